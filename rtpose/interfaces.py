@@ -1,0 +1,258 @@
+"""What a camera, a trigger and an output must do: three small abstract classes.
+
+A plug-in is a class that derives from one of them, names its settings in a pydantic model called
+``Config``, and is found by an entry point (groups ``rtpose.cameras``, ``rtpose.triggers``,
+``rtpose.outputs``) or by ``"module:Class"`` in rig.toml. ``tests/contract`` holds the suite that
+every one must pass.
+"""
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from rtpose.messages import Ack, Command, Pose
+from rtpose.skeleton import Skeleton
+
+
+class Settings(BaseModel):
+    """Base of every plug-in's ``Config``: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# --------------------------------------------------------------------------------------- cameras
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFormat:
+    """What a camera delivers, as it really is after opening.
+
+    Attributes
+    ----------
+    height_px, width_px : int
+        Frame size.
+    channels : int
+        1 grey, 3 blue-green-red (OpenCV's order).
+    rate_hz : float
+        Nominal rate; 0 if it delivers as fast as frames are taken.
+    notes : tuple of str
+        What was asked for and not taken, in words for the user ("asked for 120 fps, got 60").
+    """
+
+    height_px: int
+    width_px: int
+    channels: int
+    rate_hz: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a frame array: (height, width) for grey, (height, width, 3) for colour."""
+        size = (self.height_px, self.width_px)
+        return size if self.channels == 1 else (*size, self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """One frame was written into the buffer.
+
+    Attributes
+    ----------
+    arrival_ns : int
+        When the driver handed it over, on `clock.now_ns`.
+    exposure_ns : int or None
+        The camera's own stamp mapped to the same clock; None if the camera has none.
+    frame_id : int or None
+        The camera's own frame count (must increase; a gap says that the camera lost frames), or
+        None to let the core count.
+    """
+
+    arrival_ns: int
+    exposure_ns: int | None = None
+    frame_id: int | None = None
+
+
+class Camera(ABC):
+    """A source of frames. The core owns memory and threads; a camera fills buffers.
+
+    Lifecycle: ``__init__(config)`` does nothing that can fail; `open` once; `frames` once; `close`
+    any number of times, at any point.
+    """
+
+    Config: ClassVar[type[Settings]]
+
+    @abstractmethod
+    def open(self) -> FrameFormat:
+        """Open the device and return what it will deliver; raise `CameraError` if it cannot."""
+
+    @abstractmethod
+    def frames(self, buffer: Callable[[], NDArray[np.uint8]]) -> Iterator[Captured | None]:
+        """Yield once per frame, after writing its pixels into the array that ``buffer()`` returns.
+
+        The array has the shape of `FrameFormat.shape` and is only valid until the yield. Yield
+        None if nothing came for about 100 ms, so that the core can stop in time; return when the
+        source has ended; raise `CameraError` if it failed or delivered another shape.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the device. Must not raise."""
+
+
+# -------------------------------------------------------------------------------------- triggers
+
+
+class Decision(enum.Enum):
+    """What a trigger wants after one pose."""
+
+    NOTHING = "nothing"
+    FIRE = "fire"  #: one momentary event (an edge): a pulse
+    HIGH = "high"  #: the line should be high now (a level); asked for again with every pose
+    LOW = "low"  #: the line should be low now
+
+
+class Trigger(ABC):
+    """A condition on poses: a pure function of the poses and times it has seen.
+
+    It never reads a clock, sends nothing, and runs in the control process, so that an offline run
+    over the same poses gives the same decisions. `update` is called with every pose of its camera,
+    stale ones too; whether a decision may act is not the trigger's business.
+    """
+
+    Config: ClassVar[type[Settings]]
+
+    @abstractmethod
+    def prepare(self, skeleton: Skeleton) -> None:
+        """Look up keypoints by name; raise `SkeletonError` if the model does not have them."""
+
+    @abstractmethod
+    def update(self, pose: Pose) -> Decision:
+        """Take one pose and say what should happen."""
+
+    def describe(self) -> str:
+        """Say in a few words what the last decision was made on, for the event's ``detail``."""
+        return ""
+
+
+# --------------------------------------------------------------------------------------- outputs
+
+
+class LineConfig(Settings):
+    """One line of an output, under ``[outputs.<name>.lines.<line>]``.
+
+    Attributes
+    ----------
+    pin : int
+        Number of the line on the device (0..7 on the TTL board).
+    max_on_ms : float
+        Longest time that the line may be high without a new command. Enforced in control and on
+        the board.
+    refractory_ms : float
+        Shortest time from the end of one pulse to the start of the next. Enforced in control.
+    """
+
+    pin: Annotated[int, Field(ge=0, le=63)]
+    max_on_ms: Annotated[float, Field(gt=0, le=60_000, strict=False)]
+    refractory_ms: Annotated[float, Field(ge=0, le=3_600_000, strict=False)] = 0.0
+
+
+class OutputSettings(Settings):
+    """Base of every output's ``Config``.
+
+    Attributes
+    ----------
+    lines : mapping of str to LineConfig
+        The lines by the names that triggers use. Two names must not share a pin.
+    """
+
+    lines: Annotated[Mapping[str, LineConfig], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputInfo:
+    """What an opened output says of itself.
+
+    Attributes
+    ----------
+    device : str
+        Model and firmware version in words.
+    watchdog_ms : float or None
+        After how long without `Output.beat` the device drops its lines; None if it has no
+        watchdog, which arming reports.
+    facts : mapping
+        Anything else worth a place in the run's record.
+    """
+
+    device: str
+    watchdog_ms: float | None
+    facts: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+class Output(ABC):
+    """A device with lines. Inert until armed; safe first on every way out.
+
+    Lifecycle: ``__init__(config)`` does nothing that can fail; `open`; then `arm` and `safe` any
+    number of times; `close` at the end, which makes safe first. No call blocks for longer than
+    100 ms, `open` and `close` for longer than 5 s.
+    """
+
+    Config: ClassVar[type[OutputSettings]]
+
+    @abstractmethod
+    def open(self) -> OutputInfo:
+        """Open the device, check its firmware version, set its limits, leave all lines low.
+
+        Raises
+        ------
+        OutputError
+            If it is absent or does not answer.
+        BoardVersionError
+            If its firmware is not one that this driver may talk to.
+        """
+
+    @abstractmethod
+    def arm(self) -> None:
+        """Let `send` reach the lines; raise `OutputError` if the device does not confirm."""
+
+    @abstractmethod
+    def send(self, command: Command) -> int:
+        """Hand one command to the operating system and return `clock.now_ns` just after that.
+
+        Does not wait for the device's answer. Raises `OutputError` if the device is gone, if it
+        is not armed, or if the line is not one of its lines.
+        """
+
+    @abstractmethod
+    def acks(self) -> Sequence[Ack]:
+        """Return the answers that came since the last call, without waiting; oldest first.
+
+        ``run`` is left at its default: control fills it in. Raises `OutputError` if the device is
+        gone.
+        """
+
+    @abstractmethod
+    def beat(self) -> None:
+        """Tell the device that the host is alive; called several times per watchdog period.
+
+        Raises `OutputError` if the device is gone.
+        """
+
+    @abstractmethod
+    def safe(self) -> None:
+        """Drop every line and disarm, now. Never raises: a device that is gone is safe by its own
+        watchdog, and `is_safe` tells whether this was confirmed."""
+
+    @property
+    @abstractmethod
+    def is_safe(self) -> bool:
+        """Whether the device confirmed, since the last `safe`, that all its lines are low."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Make safe and release the device. Must not raise."""

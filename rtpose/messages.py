@@ -1,0 +1,441 @@
+"""What crosses a process border, and its wire format: enough to write a client from.
+
+Transport
+---------
+A rig publishes on two ZeroMQ PUB endpoints: poses and the inference status on one (default
+``tcp://127.0.0.1:5560``), events, acknowledgements and the control status on the other (5561).
+A third endpoint (5562, ROUTER; talk to it with REQ) takes requests. Every published message has two
+parts, ``[topic, payload]``. Topics are ``pose.<camera>``, ``event``, ``ack`` and
+``status.<process>``; subscribe by prefix. The payload is msgpack. The same message in JSON is
+published under the topic with ``json.`` in front (``json.pose.top``) as long as somebody subscribes
+to it.
+
+Payload
+-------
+A map. ``v`` is the schema version (this file: 1) and ``type`` the kind of message; a reader drops,
+and counts, what has another version. Fields that a reader does not know are to be ignored. All
+times end in ``_ns`` and are one monotonic clock of the rig's machine: they compare with each other,
+not with a wall clock. ``nil`` means not measured, never zero.
+
+``pose``: ``run`` (id of the rig's run: a change means a restart), ``camera``, ``seq`` (counts poses;
+a jump means that *you* lost messages), ``frame_id`` (counts frames of the camera), ``dropped``
+(frames passed over since the last pose), the stamps ``exposure_ns`` (nil if the camera has none),
+``arrival_ns``, ``ready_ns``, ``infer_start_ns``, ``infer_end_ns``, ``publish_ns``, then ``shape`` =
+[individuals, keypoints, 3], ``keypoints`` = that many little-endian float32 in C order, the last
+axis x, y (pixels of the full camera frame, origin at the centre of the top-left pixel, y down),
+confidence; and ``valid`` = one byte per individual and keypoint, 0 where the confidence is too low
+to use. In JSON ``keypoints`` and ``valid`` are nested lists, with null for a coordinate that is not
+a number.
+
+``event``, ``ack``, ``status``: the fields of the classes below, under the same names. Names and
+skeleton travel in ``status.inference``, which is sent every second and at once after a new
+subscription.
+
+Requests: a msgpack map with ``v``, ``type: "request"``, ``action`` (``status``, ``arm``,
+``disarm``, ``stop``); the answer is a ``reply``.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rtpose.errors import MessageError
+
+SCHEMA_VERSION = 1
+
+#: Nothing that rtpose sends comes near this; a longer payload is refused unread.
+MAX_PAYLOAD_BYTES = 1 << 20
+
+Ns = Annotated[int, Field(ge=0, lt=1 << 63)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Text = Annotated[str, Field(max_length=4096)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """What travels with the pixels of one frame in shared memory.
+
+    Attributes
+    ----------
+    frame_id : int
+        Counts the camera's frames; a gap is a frame that the camera itself lost.
+    exposure_ns : int or None
+        The camera's own stamp mapped to `clock.now_ns`, or None if the camera has none.
+    arrival_ns, ready_ns : int
+        When the driver handed the frame over; when its slot was published.
+    """
+
+    frame_id: int
+    exposure_ns: int | None
+    arrival_ns: int
+    ready_ns: int
+
+    @property
+    def start_ns(self) -> int:
+        """What latency is counted from: the exposure where there is one, else the arrival."""
+        return self.arrival_ns if self.exposure_ns is None else self.exposure_ns
+
+
+class Message(BaseModel):
+    """Base of all messages but the pose: checked strictly on construction and on receipt."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    type_name: ClassVar[str]
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the payload map."""
+        return {"v": SCHEMA_VERSION, "type": self.type_name, **self.model_dump(mode="python")}
+
+    def to_json_wire(self) -> dict[str, Any]:
+        """Return the payload map for JSON."""
+        return self.to_wire()
+
+    @classmethod
+    def from_wire(cls, data: dict[str, Any]) -> Self:
+        """Check a payload map and build the message; raise `MessageError` if it is malformed."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise MessageError(f"malformed {cls.type_name}: {error}") from error
+
+
+class Command(Message):
+    """One absolute, bounded order to an output line. There is no toggle.
+
+    Attributes
+    ----------
+    command_id : int
+        Counts the commands of a run; the acknowledgement carries it back.
+    output, line : str
+        Which device, which of its lines.
+    action : {'on', 'off', 'pulse'}
+        ``on`` holds the line high for at most `width_us`, which the board enforces; ``pulse`` holds
+        it for exactly `width_us`, timed on the board.
+    width_us : int
+        Microseconds; 0 for ``off``.
+    """
+
+    type_name: ClassVar[str] = "command"
+    command_id: Count
+    output: Name
+    line: Name
+    action: Literal["on", "off", "pulse"]
+    width_us: Annotated[int, Field(ge=0, le=60_000_000)] = 0
+
+    def model_post_init(self, _context: Any) -> None:
+        """Refuse a width that contradicts the action."""
+        if (self.action == "off") != (self.width_us == 0):
+            raise ValueError(f"{self.action!r} with width_us={self.width_us}")
+
+
+class Ack(Message):
+    """A board's answer to one command.
+
+    Attributes
+    ----------
+    command_id : int
+        The command that is answered.
+    ok : bool
+        False if the board refused; `detail` says why.
+    command_ns, ack_ns : int
+        When the bytes were handed to the operating system; when the answer was read.
+    device_us : int or None
+        The board's own clock when the pin moved; None if the device has no clock.
+    """
+
+    type_name: ClassVar[str] = "ack"
+    run: Name = "none"
+    command_id: Count
+    output: Name
+    line: Name
+    ok: bool
+    command_ns: Ns
+    ack_ns: Ns
+    device_us: Count | None = None
+    detail: Text = ""
+
+
+EventKind = Literal[
+    "fire",  # a trigger decided and the command was handed over
+    "overrun",  # a trigger decided, on a pose older than the budget: nothing was sent
+    "refused",  # a trigger decided, and a limit or the disarmed state forbade it
+    "armed",
+    "disarmed",
+    "safe",  # outputs were made safe; detail says why
+    "line-off",  # control switched a line off on its own clock
+    "trigger-failed",  # a trigger raised and is disabled
+    "output-failed",
+    "stale",  # no fresh pose for longer than allowed
+    "started",
+    "stopped",
+]
+
+
+class TriggerEvent(Message):
+    """Something that control decided, with every stamp that led to it."""
+
+    type_name: ClassVar[str] = "event"
+    run: Name
+    seq: Count
+    kind: EventKind
+    trigger: Name | None = None
+    camera: Name | None = None
+    frame_id: Count | None = None
+    exposure_ns: Ns | None = None
+    arrival_ns: Ns | None = None
+    ready_ns: Ns | None = None
+    infer_start_ns: Ns | None = None
+    infer_end_ns: Ns | None = None
+    publish_ns: Ns | None = None
+    receive_ns: Ns | None = None
+    decide_ns: Ns
+    command_ns: Ns | None = None
+    budget_ns: Ns | None = None
+    command: Command | None = None
+    detail: Text = ""
+
+
+class Status(Message):
+    """What one process says of itself, every second and on request.
+
+    Attributes
+    ----------
+    process : str
+        ``capture.<camera>``, ``inference``, ``control`` or ``recorder``.
+    state : str
+        One word, e.g. ``starting``, ``running``, ``armed``, ``disarmed``, ``failed``.
+    counters : dict of str to int
+        Everything counted since the start.
+    info : dict
+        What does not change in a run: camera, skeleton, model name and hash, provider, limits.
+    """
+
+    type_name: ClassVar[str] = "status"
+    run: Name
+    process: Name
+    state: Name
+    sent_ns: Ns
+    counters: dict[str, int] = Field(default_factory=dict)
+    info: dict[str, Any] = Field(default_factory=dict)
+
+
+class Heartbeat(Message):
+    """Sign of life from a process to its supervisor, with its counters.
+
+    Attributes
+    ----------
+    ready : bool
+        The process finished its start-up.
+    failure, failure_code : str, int
+        Set in the last heartbeat of a process that ends by an error: the error's text for the user,
+        and the exit code it stands for.
+    finished : bool
+        Set in the last heartbeat of a process that ended because its work was done.
+    stop_requested : bool
+        A client asked for the rig to stop.
+    """
+
+    type_name: ClassVar[str] = "heartbeat"
+    process: Name
+    pid: Count
+    sent_ns: Ns
+    ready: bool = False
+    finished: bool = False
+    stop_requested: bool = False
+    failure: Text = ""
+    failure_code: Annotated[int, Field(ge=0, le=255)] = 0
+    counters: dict[str, int] = Field(default_factory=dict)
+    info: dict[str, Any] = Field(default_factory=dict)
+
+
+class Request(Message):
+    """A rig controller's request to a running rig."""
+
+    type_name: ClassVar[str] = "request"
+    action: Literal["status", "arm", "disarm", "stop"]
+
+
+class Reply(Message):
+    """The answer to a `Request`; `reasons` says why something was refused."""
+
+    type_name: ClassVar[str] = "reply"
+    ok: bool
+    state: Name
+    reasons: list[Text] = Field(default_factory=list)
+    status: dict[str, Any] = Field(default_factory=dict)
+
+
+_POSE_INTS = ("seq", "frame_id", "dropped")
+_POSE_STAMPS = ("arrival_ns", "ready_ns", "infer_start_ns", "infer_end_ns", "publish_ns")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pose:
+    """The keypoints of all individuals in one frame.
+
+    Attributes
+    ----------
+    keypoints : ndarray of float32, shape (individuals, keypoints, 3)
+        x, y in px of the full camera frame, confidence.
+    valid : ndarray of uint8, shape (individuals, keypoints)
+        0 where the confidence is below the threshold.
+    """
+
+    run: str
+    camera: str
+    seq: int
+    frame_id: int
+    dropped: int
+    exposure_ns: int | None
+    arrival_ns: int
+    ready_ns: int
+    infer_start_ns: int
+    infer_end_ns: int
+    publish_ns: int
+    keypoints: NDArray[np.float32]
+    valid: NDArray[np.uint8]
+
+    type_name: ClassVar[str] = "pose"
+
+    @property
+    def start_ns(self) -> int:
+        """What latency is counted from: the exposure where there is one, else the arrival."""
+        return self.arrival_ns if self.exposure_ns is None else self.exposure_ns
+
+    def _scalars(self) -> dict[str, Any]:
+        return {
+            "v": SCHEMA_VERSION,
+            "type": "pose",
+            "run": self.run,
+            "camera": self.camera,
+            "seq": self.seq,
+            "frame_id": self.frame_id,
+            "dropped": self.dropped,
+            "exposure_ns": self.exposure_ns,
+            "arrival_ns": self.arrival_ns,
+            "ready_ns": self.ready_ns,
+            "infer_start_ns": self.infer_start_ns,
+            "infer_end_ns": self.infer_end_ns,
+            "publish_ns": self.publish_ns,
+            "shape": list(self.keypoints.shape),
+        }
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the msgpack payload map."""
+        data = self._scalars()
+        data["keypoints"] = self.keypoints.astype("<f4", copy=False).tobytes()
+        data["valid"] = self.valid.tobytes()
+        return data
+
+    def to_json_wire(self) -> dict[str, Any]:
+        """Return the JSON payload map: nested lists, null for what is not a finite number."""
+        data = self._scalars()
+        finite = np.isfinite(self.keypoints)
+        boxed = self.keypoints.astype(object)
+        boxed[~finite] = None
+        data["keypoints"] = boxed.tolist()
+        data["valid"] = self.valid.tolist()
+        return data
+
+    @classmethod
+    def from_wire(cls, data: dict[str, Any]) -> Self:
+        """Check a payload map of either encoding and build the pose, or raise `MessageError`."""
+        try:
+            scalars: dict[str, Any] = {
+                name: _checked_int(data[name], name) for name in _POSE_INTS + _POSE_STAMPS
+            }
+            exposure = data["exposure_ns"]
+            scalars["exposure_ns"] = (
+                None if exposure is None else _checked_int(exposure, "exposure_ns")
+            )
+            for name in ("run", "camera"):
+                if not isinstance(data[name], str) or not 0 < len(data[name]) <= 128:
+                    raise MessageError(f"malformed pose: {name}={data[name]!r}")
+                scalars[name] = data[name]
+            keypoints, valid = _arrays(data["shape"], data["keypoints"], data["valid"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise MessageError(f"malformed pose: {error!r}") from error
+        return cls(**scalars, keypoints=keypoints, valid=valid)
+
+
+def _checked_int(value: object, name: str) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise MessageError(f"malformed pose: {name}={value!r}")
+    return value
+
+
+def _arrays(
+    shape: object, keypoints: object, valid: object
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 3
+        or shape[2] != 3
+        or not all(type(n) is int and 0 <= n <= 10_000 for n in shape)
+    ):
+        raise MessageError(f"malformed pose: shape={shape!r}")
+    if isinstance(keypoints, bytes) and isinstance(valid, bytes):
+        points = np.frombuffer(keypoints, "<f4").astype(np.float32, copy=False)
+        flags = np.frombuffer(valid, np.uint8)
+    else:
+        points = np.array(keypoints, dtype=np.float32)
+        flags = np.array(valid, dtype=np.uint8)
+    if points.size != shape[0] * shape[1] * 3 or flags.size != shape[0] * shape[1]:
+        raise MessageError(
+            f"malformed pose: {points.size} coordinates and {flags.size} flags for shape {shape}"
+        )
+    return points.reshape(shape), flags.reshape(shape[:2])
+
+
+AnyMessage = Pose | Message
+
+_TYPES: dict[str, type[Pose] | type[Message]] = {
+    kind.type_name: kind
+    for kind in (Pose, Command, Ack, TriggerEvent, Status, Heartbeat, Request, Reply)
+}
+
+
+def encode(message: AnyMessage) -> bytes:
+    """Return the msgpack payload of a message."""
+    packed: bytes = msgpack.packb(message.to_wire())
+    return packed
+
+
+def encode_json(message: AnyMessage) -> bytes:
+    """Return the JSON payload of a message."""
+    return json.dumps(message.to_json_wire(), separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode(payload: bytes) -> AnyMessage:
+    """Return the message in a payload of either encoding.
+
+    Raises
+    ------
+    MessageError
+        If the bytes are too long, not a map, of another schema version, of an unknown type, or do
+        not have the fields of their type.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise MessageError(f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are read")
+    try:
+        if payload[:1] == b"{":
+            data = json.loads(payload)
+        else:
+            data = msgpack.unpackb(payload)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise MessageError(f"neither msgpack nor JSON: {error!r}") from error
+    if not isinstance(data, dict):
+        raise MessageError(f"not a map: {type(data).__name__}")
+    if data.get("v") != SCHEMA_VERSION:
+        raise MessageError(f"schema version {data.get('v')!r}, this reader has {SCHEMA_VERSION}")
+    name = data.get("type")
+    kind = _TYPES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise MessageError(f"unknown message type {name!r}")
+    return kind.from_wire(data)

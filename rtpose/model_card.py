@@ -1,0 +1,222 @@
+"""What an exported ONNX model says about itself, inside the file.
+
+The card is JSON under the ONNX metadata key ``rtpose.card``. It makes the file self-sufficient:
+names, skeleton, preprocessing, decoding, provenance, and golden frames with the answers that the
+model gave when it was exported, so that any provider can be checked before it drives hardware.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rtpose.errors import ModelError
+from rtpose.skeleton import Skeleton
+
+#: The ONNX metadata key that holds the card.
+METADATA_KEY = "rtpose.card"
+
+CARD_VERSION = 1
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputSpec(_Part):
+    """The model's input: uint8, shape (1, height, width, channels); normalised inside the graph.
+
+    Attributes
+    ----------
+    colour : {'gray', 'rgb', 'bgr'}
+        Order of the channels. A camera frame of another kind is converted.
+    """
+
+    width_px: Positive
+    height_px: Positive
+    colour: Literal["gray", "rgb", "bgr"]
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return 1 if self.colour == "gray" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the input tensor."""
+        return (1, self.height_px, self.width_px, self.channels)
+
+
+class MapsSpec(_Part):
+    """The model's output: float32 keypoint maps, shape (1, keypoints, height, width), peak about 1.
+
+    Map index ``i`` lies at model-input pixel ``i * stride + offset_px``.
+
+    Attributes
+    ----------
+    sigma : float
+        Standard deviation, in map cells, of the Gaussian that the model was trained to draw; the
+        matched filter of the decoder uses the same.
+    """
+
+    width: Positive
+    height: Positive
+    stride: Annotated[float, Field(gt=0)]
+    offset_px: float = 0.0
+    sigma: Annotated[float, Field(gt=0, le=16)]
+
+
+class Golden(_Part):
+    """Generated input frames and what the model answered on the machine that exported it.
+
+    Attributes
+    ----------
+    seed, count : int
+        Arguments of `golden_frames`.
+    cells : list of [keypoint, row, column]
+        Places in the maps.
+    values : list of list of float
+        The maps' values there, one list per frame.
+    tolerance : float
+        Largest difference that counts as the same model.
+    """
+
+    seed: int
+    count: Positive
+    cells: list[tuple[int, int, int]]
+    values: list[list[float]]
+    tolerance: Annotated[float, Field(gt=0)] = 1e-3
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if len(self.values) != self.count or any(len(v) != len(self.cells) for v in self.values):
+            raise ValueError("one value per frame and cell is needed")
+        return self
+
+
+class ModelCard(_Part):
+    """Everything that rtpose must know about a model.
+
+    Attributes
+    ----------
+    name, species : str
+        For people.
+    skeleton : dict
+        `Skeleton.to_dict`.
+    min_confidence : float
+        Suggested threshold below which a keypoint is not to be used.
+    provenance : dict
+        Where it comes from: data, split, weights, training, versions, error on unseen frames.
+    """
+
+    card_version: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1)]
+    species: str = ""
+    network: str
+    skeleton: dict[str, Any]
+    input: InputSpec
+    maps: MapsSpec
+    min_confidence: Annotated[float, Field(ge=0, le=1)]
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    golden: Golden
+
+    @model_validator(mode="after")
+    def _skeleton_is_one(self) -> Self:
+        Skeleton.from_dict(self.skeleton)
+        return self
+
+    def keypoints(self) -> Skeleton:
+        """Return the skeleton as an object."""
+        return Skeleton.from_dict(self.skeleton)
+
+    def to_metadata(self) -> str:
+        """Return the JSON text to store under `METADATA_KEY`."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> Self:
+        """Read a card out of an ONNX file's metadata.
+
+        Parameters
+        ----------
+        metadata : mapping of str to str
+            The file's custom metadata.
+        where : str
+            The file's name, for the error.
+
+        Raises
+        ------
+        ModelError
+            If there is no card, it is of another version, or it contradicts itself.
+        """
+        text = metadata.get(METADATA_KEY)
+        if text is None:
+            raise ModelError(
+                f"{where}: no rtpose model card inside (metadata {METADATA_KEY!r}); "
+                "export the model with: rtpose export RUN_FOLDER"
+            )
+        try:
+            data = json.loads(text)
+            version = data.get("card_version") if isinstance(data, dict) else None
+            if version != CARD_VERSION:
+                raise ModelError(
+                    f"{where}: model card version {version!r}, this rtpose reads {CARD_VERSION}; "
+                    "export the model again with this version"
+                )
+            return cls.model_validate(data)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()
+            )
+            raise ModelError(f"{where}: model card is wrong: {wrong}") from error
+        except ValueError as error:
+            raise ModelError(f"{where}: model card is not JSON: {error}") from error
+
+
+def golden_frames(spec: InputSpec, seed: int, count: int) -> NDArray[np.uint8]:
+    """Draw the frames that a model is checked with: dark ellipses on a smooth background.
+
+    Integer arithmetic on a fixed generator (Numerical Recipes' 32-bit linear congruential one,
+    section 7.1), so that every machine and every NumPy draws the same bytes.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        The model's input.
+    seed, count : int
+        Which frames, how many.
+
+    Returns
+    -------
+    ndarray of uint8, shape (count, height, width, channels)
+    """
+    state = (seed * 2654435761 + 1) % (1 << 32)
+
+    def draw(low: int, high: int) -> int:
+        nonlocal state
+        state = (state * 1664525 + 1013904223) % (1 << 32)
+        return low + (state >> 8) % (high - low)
+
+    height, width = spec.height_px, spec.width_px
+    rows = np.arange(height, dtype=np.int64)[:, None]
+    columns = np.arange(width, dtype=np.int64)[None, :]
+    frames = np.empty((count, height, width, spec.channels), np.uint8)
+    for frame in frames:
+        slope_x, slope_y = draw(-40, 40), draw(-40, 40)
+        image = 150 + slope_x * columns // width + slope_y * rows // height
+        for _ in range(6):
+            x, y = draw(0, width), draw(0, height)
+            radius_x = draw(width // 40 + 2, width // 8 + 3)
+            radius_y = draw(height // 40 + 2, height // 8 + 3)
+            grey = draw(0, 256)
+            inside = ((columns - x) * radius_y) ** 2 + ((rows - y) * radius_x) ** 2 <= (
+                radius_x * radius_y
+            ) ** 2
+            image = np.where(inside, grey, image)
+        frame[:] = np.clip(image, 0, 255).astype(np.uint8)[:, :, None]
+    return frames
