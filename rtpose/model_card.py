@@ -7,13 +7,14 @@ model gave when it was exported, so that any provider can be checked before it d
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rtpose.errors import ModelError
+from rtpose.errors import InputError, ModelError
 from rtpose.skeleton import Skeleton
 
 #: The ONNX metadata key that holds the card.
@@ -176,6 +177,83 @@ class ModelCard(_Part):
             raise ModelError(f"{where}: model card is wrong: {wrong}") from error
         except ValueError as error:
             raise ModelError(f"{where}: model card is not JSON: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a frame (or a crop of it) lies in the model's input, and the exact way back.
+
+    The source rectangle is scaled as a whole until it fits, and centred; the rest of the input is
+    black. Scaling is OpenCV's: pixel areas map onto pixel areas, so pixel *centres* obey
+    ``x_frame = (x_input - left_px + 0.5) * scale_x - 0.5 + crop_x_px``.
+
+    Attributes
+    ----------
+    crop_x_px, crop_y_px, crop_width_px, crop_height_px : int
+        Source rectangle in the frame.
+    left_px, top_px, width_px, height_px : int
+        Where it lies in the input.
+    """
+
+    crop_x_px: int
+    crop_y_px: int
+    crop_width_px: int
+    crop_height_px: int
+    left_px: int
+    top_px: int
+    width_px: int
+    height_px: int
+
+    @property
+    def scale_x(self) -> float:
+        """Frame pixels per input pixel, horizontally."""
+        return self.crop_width_px / self.width_px
+
+    @property
+    def scale_y(self) -> float:
+        """Frame pixels per input pixel, vertically."""
+        return self.crop_height_px / self.height_px
+
+    @property
+    def to_frame(self) -> tuple[float, float, float, float]:
+        """``(ax, bx, ay, by)`` with ``x_frame = ax * x_input + bx``, the same for y."""
+        ax, ay = self.scale_x, self.scale_y
+        bx = (0.5 - self.left_px) * ax - 0.5 + self.crop_x_px
+        by = (0.5 - self.top_px) * ay - 0.5 + self.crop_y_px
+        return ax, bx, ay, by
+
+
+def place(
+    spec: InputSpec, width_px: int, height_px: int, crop: tuple[int, int, int, int] | None = None
+) -> Placement:
+    """Fit a frame into a model's input.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        The model's input.
+    width_px, height_px : int
+        Size of the frame.
+    crop : (x, y, width, height), optional
+        Part of the frame to look at, in px; all of it if absent.
+
+    Raises
+    ------
+    InputError
+        If the crop is empty or reaches out of the frame.
+    """
+    x, y, width, height = crop or (0, 0, width_px, height_px)
+    inside = 0 <= x and 0 <= y and x + width <= width_px and y + height <= height_px
+    if width < 1 or height < 1 or not inside:
+        raise InputError(
+            f"crop x={x} y={y} width={width} height={height} does not lie inside "
+            f"the {width_px}x{height_px} frame"
+        )
+    scale = min(spec.width_px / width, spec.height_px / height)
+    fit_width = min(spec.width_px, max(1, round(width * scale)))
+    fit_height = min(spec.height_px, max(1, round(height * scale)))
+    left, top = (spec.width_px - fit_width) // 2, (spec.height_px - fit_height) // 2
+    return Placement(x, y, width, height, left, top, fit_width, fit_height)
 
 
 def golden_frames(spec: InputSpec, seed: int, count: int) -> NDArray[np.uint8]:
