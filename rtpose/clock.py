@@ -36,7 +36,7 @@ class RateKeeper:
         self._next_ns: int | None = None
 
     def wait(self) -> int:
-        """Sleep until the next deadline and return it, in ns of `now_ns`; the first returns at once."""
+        """Sleep until the next deadline and return it in ns; the first call returns at once."""
         now = now_ns()
         if self._next_ns is None:
             self._next_ns = now

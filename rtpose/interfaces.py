@@ -10,11 +10,12 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from rtpose.messages import Ack, Command, Pose
 from rtpose.skeleton import Skeleton
@@ -24,6 +25,15 @@ class Settings(BaseModel):
     """Base of every plug-in's ``Config``: unknown keys and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _beside_the_rig_file(value: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder", Path())
+    return str(folder / Path(value).expanduser())
+
+
+#: A file or folder in a ``Config``: a relative one is beside the rig file that names it.
+RigPath = Annotated[str, Field(min_length=1), AfterValidator(_beside_the_rig_file)]
 
 
 # --------------------------------------------------------------------------------------- cameras
@@ -88,6 +98,10 @@ class Camera(ABC):
     Config: ClassVar[type[Settings]]
 
     @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Keep the settings, an instance of ``Config``."""
+
+    @abstractmethod
     def open(self) -> FrameFormat:
         """Open the device and return what it will deliver; raise `CameraError` if it cannot."""
 
@@ -126,6 +140,10 @@ class Trigger(ABC):
     """
 
     Config: ClassVar[type[Settings]]
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Keep the settings, an instance of ``Config``."""
 
     @abstractmethod
     def prepare(self, skeleton: Skeleton) -> None:
@@ -205,6 +223,10 @@ class Output(ABC):
     Config: ClassVar[type[OutputSettings]]
 
     @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Keep the settings, an instance of ``Config``."""
+
+    @abstractmethod
     def open(self) -> OutputInfo:
         """Open the device, check its firmware version, set its limits, leave all lines low.
 
@@ -245,8 +267,10 @@ class Output(ABC):
 
     @abstractmethod
     def safe(self) -> None:
-        """Drop every line and disarm, now. Never raises: a device that is gone is safe by its own
-        watchdog, and `is_safe` tells whether this was confirmed."""
+        """Drop every line and disarm, now. Never raises.
+
+        A device that is gone is safe by its own watchdog; `is_safe` tells whether it confirmed.
+        """
 
     @property
     @abstractmethod

@@ -17,8 +17,8 @@ and counts, what has another version. Fields that a reader does not know are to 
 times end in ``_ns`` and are one monotonic clock of the rig's machine: they compare with each other,
 not with a wall clock. ``nil`` means not measured, never zero.
 
-``pose``: ``run`` (id of the rig's run: a change means a restart), ``camera``, ``seq`` (counts poses;
-a jump means that *you* lost messages), ``frame_id`` (counts frames of the camera), ``dropped``
+``pose``: ``run`` (id of the run: a change means a restart), ``camera``, ``seq`` (counts poses; a
+jump means that *you* lost messages), ``frame_id`` (counts frames of the camera), ``dropped``
 (frames passed over since the last pose), the stamps ``exposure_ns`` (nil if the camera has none),
 ``arrival_ns``, ``ready_ns``, ``infer_start_ns``, ``infer_end_ns``, ``publish_ns``, then ``shape`` =
 [individuals, keypoints, 3], ``keypoints`` = that many little-endian float32 in C order, the last
@@ -27,22 +27,25 @@ confidence; and ``valid`` = one byte per individual and keypoint, 0 where the co
 to use. In JSON ``keypoints`` and ``valid`` are nested lists, with null for a coordinate that is not
 a number.
 
-``event``, ``ack``, ``status``: the fields of the classes below, under the same names. Names and
-skeleton travel in ``status.inference``, which is sent every second and at once after a new
-subscription.
+``event``, ``ack``, ``status``: the fields of the classes below, under the same names. Names travel
+in ``status.inference``, which is sent every second and at once after a new subscription: its
+``info["skeleton"]`` is a map of ``names`` (in the order of the keypoints), ``edges`` and left/right
+``pairs`` (both lists of two names).
 
 Requests: a msgpack map with ``v``, ``type: "request"``, ``action`` (``status``, ``arm``,
 ``disarm``, ``stop``); the answer is a ``reply``.
 """
 
 import json
+import math
+import reprlib
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rtpose.errors import MessageError
 
@@ -55,6 +58,39 @@ Ns = Annotated[int, Field(ge=0, lt=1 << 63)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Text = Annotated[str, Field(max_length=4096)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+#: How deeply maps and lists may be nested in a free map.
+MAX_DEPTH = 16
+
+
+def _portable(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Check that both encodings carry a value, so that whatever was received can be passed on."""
+    if depth == 0:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        return {_portable_key(key): _portable(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item, depth - 1) for item in value]
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate has no UTF-8
+    elif isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no other word for it
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{value:#x} needs more than 64 bits")
+    elif value is not None and not isinstance(value, int | float):
+        raise ValueError(f"{type(value).__name__} does not exist in both encodings")
+    return value
+
+
+def _portable_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"key {reprlib.repr(key)} is not text")
+    key.encode()
+    return key
+
+
+Info = Annotated[dict[str, Any], AfterValidator(_portable)]
+Counters = Annotated[dict[Text, Count], Field(max_length=4096)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +138,12 @@ class Message(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise MessageError(f"malformed {cls.type_name}: {error}") from error
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            path = ".".join(map(str, first["loc"])) or "message"
+            raise MessageError(
+                f"malformed {cls.type_name}: {error.error_count()} wrong, "
+                f"first {reprlib.repr(path)}: {first['msg']}"
+            ) from error
 
 
 class Command(Message):
@@ -221,8 +262,8 @@ class Status(Message):
     process: Name
     state: Name
     sent_ns: Ns
-    counters: dict[str, int] = Field(default_factory=dict)
-    info: dict[str, Any] = Field(default_factory=dict)
+    counters: Counters = Field(default_factory=dict)
+    info: Info = Field(default_factory=dict)
 
 
 class Heartbeat(Message):
@@ -250,8 +291,8 @@ class Heartbeat(Message):
     stop_requested: bool = False
     failure: Text = ""
     failure_code: Annotated[int, Field(ge=0, le=255)] = 0
-    counters: dict[str, int] = Field(default_factory=dict)
-    info: dict[str, Any] = Field(default_factory=dict)
+    counters: Counters = Field(default_factory=dict)
+    info: Info = Field(default_factory=dict)
 
 
 class Request(Message):
@@ -267,8 +308,8 @@ class Reply(Message):
     type_name: ClassVar[str] = "reply"
     ok: bool
     state: Name
-    reasons: list[Text] = Field(default_factory=list)
-    status: dict[str, Any] = Field(default_factory=dict)
+    reasons: Annotated[list[Text], Field(max_length=1024)] = Field(default_factory=list)
+    status: Info = Field(default_factory=dict)
 
 
 _POSE_INTS = ("seq", "frame_id", "dropped")
@@ -356,7 +397,8 @@ class Pose:
             )
             for name in ("run", "camera"):
                 if not isinstance(data[name], str) or not 0 < len(data[name]) <= 128:
-                    raise MessageError(f"malformed pose: {name}={data[name]!r}")
+                    raise MessageError(f"malformed pose: {name}={reprlib.repr(data[name])}")
+                data[name].encode()  # a lone surrogate has no UTF-8: it could not be passed on
                 scalars[name] = data[name]
             keypoints, valid = _arrays(data["shape"], data["keypoints"], data["valid"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -366,7 +408,7 @@ class Pose:
 
 def _checked_int(value: object, name: str) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
-        raise MessageError(f"malformed pose: {name}={value!r}")
+        raise MessageError(f"malformed pose: {name}={reprlib.repr(value)}")
     return value
 
 
@@ -379,18 +421,34 @@ def _arrays(
         or shape[2] != 3
         or not all(type(n) is int and 0 <= n <= 10_000 for n in shape)
     ):
-        raise MessageError(f"malformed pose: shape={shape!r}")
+        raise MessageError(f"malformed pose: shape={reprlib.repr(shape)}")
     if isinstance(keypoints, bytes) and isinstance(valid, bytes):
         points = np.frombuffer(keypoints, "<f4").astype(np.float32, copy=False)
         flags = np.frombuffer(valid, np.uint8)
     else:
-        points = np.array(keypoints, dtype=np.float32)
-        flags = np.array(valid, dtype=np.uint8)
+        points = _nested(keypoints, shape, (float, int, type(None))).astype(np.float64)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which no reader uses
+            points = points.astype(np.float32)
+        flags = np.array(_nested(valid, shape[:2], (int,)).tolist(), np.uint8)
     if points.size != shape[0] * shape[1] * 3 or flags.size != shape[0] * shape[1]:
         raise MessageError(
             f"malformed pose: {points.size} coordinates and {flags.size} flags for shape {shape}"
         )
     return points.reshape(shape), flags.reshape(shape[:2])
+
+
+def _nested(value: object, shape: list[int], types: tuple[type, ...]) -> NDArray[np.object_]:
+    """Return nested lists as an array; NumPy alone would also parse text and round flags."""
+    array = np.array(value, dtype=object)
+    if array.size == 0 == math.prod(shape):
+        array = array.reshape(shape)  # an empty list says nothing of the axes inside it
+    if not isinstance(value, list) or list(array.shape) != shape:
+        raise MessageError(f"malformed pose: {array.shape} values for shape {shape}")
+    if any(type(item) not in types for item in array.flat):
+        raise MessageError(
+            f"malformed pose: values must be {' or '.join(t.__name__ for t in types)}"
+        )
+    return array
 
 
 AnyMessage = Pose | Message
@@ -424,18 +482,17 @@ def decode(payload: bytes) -> AnyMessage:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise MessageError(f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are read")
     try:
-        if payload[:1] == b"{":
-            data = json.loads(payload)
-        else:
-            data = msgpack.unpackb(payload)
+        data = json.loads(payload) if payload[:1] == b"{" else msgpack.unpackb(payload)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise MessageError(f"neither msgpack nor JSON: {error!r}") from error
     if not isinstance(data, dict):
         raise MessageError(f"not a map: {type(data).__name__}")
-    if data.get("v") != SCHEMA_VERSION:
-        raise MessageError(f"schema version {data.get('v')!r}, this reader has {SCHEMA_VERSION}")
-    name = data.get("type")
+    version, name = data.get("v"), data.get("type")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise MessageError(
+            f"schema version {reprlib.repr(version)}, this reader has {SCHEMA_VERSION}"
+        )
     kind = _TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise MessageError(f"unknown message type {name!r}")
+        raise MessageError(f"unknown message type {reprlib.repr(name)}")
     return kind.from_wire(data)

@@ -243,7 +243,7 @@ def place(
         If the crop is empty or reaches out of the frame.
     """
     x, y, width, height = crop or (0, 0, width_px, height_px)
-    inside = 0 <= x and 0 <= y and x + width <= width_px and y + height <= height_px
+    inside = min(x, y) >= 0 and x + width <= width_px and y + height <= height_px
     if width < 1 or height < 1 or not inside:
         raise InputError(
             f"crop x={x} y={y} width={width} height={height} does not lie inside "

@@ -32,8 +32,10 @@ class Skeleton:
     pairs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.names or not all(self.names):
-            raise SkeletonError(f"keypoint names must not be empty, got {self.names!r}")
+        if not self.names or not all(isinstance(name, str) and name for name in self.names):
+            raise SkeletonError(
+                f"keypoint names must be text and must not be empty, got {self.names!r}"
+            )
         if len(set(self.names)) != len(self.names):
             doubled = sorted({name for name in self.names if self.names.count(name) > 1})
             raise SkeletonError(f"keypoint names must differ, doubled: {', '.join(doubled)}")
@@ -42,7 +44,7 @@ class Skeleton:
                 self.index(first)
                 self.index(second)
                 if first == second:
-                    raise SkeletonError(f"an {kind} joins {first!r} to itself")
+                    raise SkeletonError(f"the {kind} {first!r}-{second!r} joins one to itself")
         paired = [name for pair in self.pairs for name in pair]
         if len(set(paired)) != len(paired):
             raise SkeletonError("a keypoint has more than one left/right partner")
@@ -70,12 +72,19 @@ class Skeleton:
     def from_dict(cls, data: Mapping[str, Any]) -> "Skeleton":
         """Rebuild a skeleton from `to_dict`'s result."""
 
-        def couples(value: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
-            return tuple((first, second) for first, second in value)
+        def listed(value: object) -> Sequence[Any]:
+            if not isinstance(value, list | tuple):  # a text is a sequence of texts, too
+                raise TypeError(f"{value!r} is not a list")
+            return value
+
+        def couples(value: object) -> tuple[tuple[str, str], ...]:
+            return tuple((first, second) for first, second in map(listed, listed(value)))
 
         try:
             return cls(
-                tuple(data["names"]), couples(data.get("edges", ())), couples(data.get("pairs", ()))
+                tuple(listed(data["names"])),
+                couples(data.get("edges", ())),
+                couples(data.get("pairs", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SkeletonError(f"not a skeleton: {error!r}") from error

@@ -1,0 +1,53 @@
+/* What the parts of the emulator share: main.c (options, start, end), chip.c (the processor, its
+ * lines, real time), serial.c (its serial port on a pty). */
+#ifndef EMULATOR_H
+#define EMULATOR_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <simavr/sim_avr.h>
+
+#define NS_PER_MS 1000000ull
+#define NS_PER_S 1000000000ull
+
+struct options {
+    const char *firmware, *link, *edge_path, *wire_path;
+    uint64_t linger_ns; /* 0 = for ever */
+    uint64_t end_ns;    /* of now_ns; 0 = never */
+    bool reset_on_open, realtime;
+};
+
+extern struct options options;
+extern volatile sig_atomic_t stop_wanted, hang_wanted;
+
+/* ---- main.c ---- */
+
+uint64_t now_ns(void); /* CLOCK_MONOTONIC */
+void fail(const char *what); /* with the meaning of errno, and exit */
+
+/* ---- chip.c ---- */
+
+#define CLOCK_HZ 16000000u
+
+extern avr_t *avr;
+
+void chip_make(void);      /* with the firmware loaded */
+void chip_start(void);     /* set emulated time running, now */
+int chip_step(void);       /* returns libsimavr's state of the CPU */
+void chip_reset_pin(void); /* as by the reset button */
+void chip_hang(void);
+
+/* ---- serial.c ---- */
+
+void serial_connect(void);         /* to the chip's UART */
+const char *serial_open(void);     /* make the pty and its link; returns the end to open */
+void serial_close(void);           /* remove the link */
+bool serial_wait(uint64_t ns);     /* let at most that much pass; true if there are bytes */
+void serial_read(void);            /* take those bytes */
+void serial_forget(void);          /* the chip was reset */
+bool serial_take_opened(void);     /* whether the pty was opened since the last call */
+bool serial_unused(uint64_t ns, uint64_t now); /* whether nobody had it open for that long */
+
+#endif

@@ -1,0 +1,369 @@
+/* The board on an ATmega328P at 16 MHz (Arduino Uno, Nano).
+ *
+ * Timer 1 counts CPU cycles and is never stopped; with the overflows it is a 32-bit clock of
+ * 62.5 ns. Edges are made by software, but to the cycle: the compare interrupt comes EARLY cycles
+ * ahead of a line's end, waits on the timer, and leaves the last step to instructions of known
+ * length. Whatever delays the interrupt (other interrupts, the sections with interrupts off, the
+ * entry code) is shorter than EARLY, so it does not show in the width. */
+#include <avr/interrupt.h>
+#include <avr/io.h>
+#include <avr/sleep.h>
+#include <avr/wdt.h>
+
+#include "../board.h"
+#include "../timeline.h"
+#include "pins.h"
+
+#ifndef BAUD
+#define BAUD 1000000ul
+#endif
+#define UBRR_VALUE ((F_CPU + 4 * BAUD) / (8 * BAUD) - 1)
+
+#define EARLY 512  /* cycles; the longest time with interrupts off is below */
+#define FINE 120   /* cycles before the edge from which on nothing else is done */
+#define NEAREST 32 /* cycles before the edge that the fine wait needs at least */
+
+const char port_name[] = FIRMWARE_NAME;
+
+static volatile uint32_t overflows; /* of timer 1, each 65536 cycles */
+static struct timeline timeline;    /* touched with interrupts off only */
+static uint8_t high;                /* lines; touched with interrupts off only */
+static volatile bool guarded;
+
+/* ---- rings: 256 bytes each, so that 8-bit indices wrap by themselves ---- */
+
+static volatile uint8_t received[256], received_in, received_out;
+static volatile uint8_t sending[256], sending_in, sending_out;
+
+static inline void receive(void)
+{
+    bool damaged = UCSR0A & (_BV(FE0) | _BV(DOR0));
+    uint8_t byte = UDR0;
+    uint8_t next = received_in + 1;
+    if (damaged || next == received_out)
+        board_wire_errors++;
+    if (next == received_out)
+        return; /* the frame's CRC will be wrong */
+    received[received_in] = byte;
+    received_in = next;
+}
+
+ISR(USART_RX_vect)
+{
+    receive();
+}
+
+ISR(USART_UDRE_vect)
+{
+    uint8_t out = sending_out;
+    if (out == sending_in) {
+        UCSR0B &= ~_BV(UDRIE0);
+    } else {
+        UDR0 = sending[out];
+        sending_out = out + 1;
+    }
+}
+
+void port_put(uint8_t byte)
+{
+    uint8_t next = sending_in + 1;
+    while (next == sending_out)
+        ; /* the interrupt makes room within one byte time */
+    sending[sending_in] = byte;
+    sending_in = next;
+    UCSR0B |= _BV(UDRIE0);
+}
+
+/* ---- the clock; these need interrupts off ---- */
+
+/* Extend a timer reading that was taken a moment ago. */
+static inline uint32_t extend_reading(uint16_t reading)
+{
+    uint16_t above = (uint16_t)overflows;
+    if (TIFR1 & _BV(TOV1) && reading < 0x8000)
+        above++;
+    return (uint32_t)above << 16 | reading;
+}
+
+static inline uint32_t ticks(void)
+{
+    return extend_reading(TCNT1);
+}
+
+/* ---- edges; these need interrupts off ---- */
+
+/* Raise: read the timer and, 4 cycles later, write both ports. Returns the reading. */
+static inline uint16_t edge_now(uint8_t d, uint8_t b)
+{
+    uint16_t reading;
+    __asm__ volatile("lds %A0, %1 \n\t"
+                     "lds %B0, %2 \n\t"
+                     "out %3, %5  \n\t"
+                     "out %4, %6  \n\t"
+                     : "=&r"(reading)
+                     : "i"(_SFR_MEM_ADDR(TCNT1L)), "i"(_SFR_MEM_ADDR(TCNT1H)),
+                       "I"(_SFR_IO_ADDR(PORTD)), "I"(_SFR_IO_ADDR(PORTB)), "r"(d), "r"(b)
+                     : "memory");
+    return reading;
+}
+
+/* Write both ports 4 cycles after the timer shows `at`, which is NEAREST to 255 cycles ahead.
+ *
+ * With n = at - reading - EDGE_LEAD the write starts this many cycles after the reading: 4 (lds,
+ * sub, subi), 3 * (n / 3) + 2 (the loop), 1 (subi), 6 + n % 3 (the tail, where a set bit costs one
+ * cycle more): 13 + n. That is 4 after `at` for EDGE_LEAD = 9. */
+#define EDGE_LEAD 9
+static inline void edge_at(uint8_t at, uint8_t d, uint8_t b)
+{
+    uint8_t reading;
+    __asm__ volatile("lds %1, %2    \n\t"
+                     "sub %0, %1    \n\t"
+                     "subi %0, %5   \n\t"
+                     "1: subi %0, 3 \n\t"
+                     "brcc 1b       \n\t"
+                     "subi %0, -3   \n\t" /* now n % 3 */
+                     "sbrc %0, 0    \n\t"
+                     "rjmp .+0      \n\t"
+                     "sbrc %0, 1    \n\t"
+                     "rjmp .+0      \n\t"
+                     "sbrc %0, 1    \n\t"
+                     "rjmp .+0      \n\t"
+                     "out %3, %6    \n\t"
+                     "out %4, %7    \n\t"
+                     : "+d"(at), "=&r"(reading)
+                     : "i"(_SFR_MEM_ADDR(TCNT1L)), "I"(_SFR_IO_ADDR(PORTD)),
+                       "I"(_SFR_IO_ADDR(PORTB)), "M"(EDGE_LEAD), "r"(d), "r"(b)
+                     : "memory");
+}
+
+/* Drop lines at a tick that is near or past. */
+static inline void drop_at(uint16_t at, uint8_t lines)
+{
+    uint8_t d = PORTD & ~PORTD_OF_LINES(lines);
+    uint8_t b = PORTB & ~PORTB_OF_LINES(lines);
+    int16_t left;
+    while ((left = (int16_t)(at - TCNT1)) > FINE)
+        if (UCSR0A & _BV(RXC0))
+            receive(); /* the receiver holds only two bytes */
+    if (left >= NEAREST) {
+        edge_at((uint8_t)at, d, b);
+    } else {
+        PORTD = d;
+        PORTB = b;
+    }
+    high &= ~lines;
+}
+
+/* Do what is due within EARLY cycles and set the compare register for what is due next.
+ *
+ * The compare interrupt stays on and its flag is never cleared by hand: a match that means nothing
+ * (once in 65536 cycles) only leads back here. */
+static void serve_timeline(void)
+{
+    while (timeline.count) {
+        uint8_t item = timeline.order[0];
+        uint32_t at = timeline.at[item];
+        /* Set first and judged after, so that no moment can slip through between the two. */
+        OCR1A = (uint16_t)(at - EARLY);
+        int32_t left = (int32_t)(at - ticks());
+        if (left > EARLY)
+            return;
+        if (left < 0)
+            at -= (uint32_t)left; /* overdue: now */
+        if (item == TIMELINE_GUARD) {
+            drop_at((uint16_t)at, ALL_LINES);
+            timeline.count = 0;
+            guarded = false;
+        } else {
+            drop_at((uint16_t)at, (uint8_t)(1u << item));
+            timeline_pop(&timeline);
+        }
+    }
+}
+
+ISR(TIMER1_COMPA_vect)
+{
+    serve_timeline();
+}
+
+ISR(TIMER1_OVF_vect)
+{
+    overflows++;
+}
+
+/* ---- what board.h asks for ---- */
+
+uint32_t port_now(void)
+{
+    uint8_t sreg = SREG;
+    cli();
+    uint32_t now = ticks();
+    SREG = sreg;
+    return now;
+}
+
+/* 2^32 ticks are 2^28 us; the upper 4 bits come from the overflows, as they were at that tick. */
+uint32_t port_us(uint32_t tick)
+{
+    cli();
+    uint32_t counted = overflows;
+    sei();
+    counted -= (uint32_t)(int16_t)((uint16_t)counted - (uint16_t)(tick >> 16));
+    return (uint32_t)((uint8_t)(counted >> 16) << 4 & 0xF0) << 24 | tick >> 4;
+}
+
+bool port_raise(uint8_t line, uint32_t width, uint32_t *rise)
+{
+    uint8_t lines = (uint8_t)(1u << line);
+    cli();
+    bool allowed = guarded;
+    if (allowed) {
+        uint16_t reading = edge_now(PORTD | PORTD_OF_LINES(lines), PORTB | PORTB_OF_LINES(lines));
+        high |= lines;
+        *rise = extend_reading(reading);
+        timeline_set(&timeline, line, *rise + width);
+        serve_timeline();
+    }
+    sei();
+    return allowed;
+}
+
+bool port_hold(uint8_t line, uint32_t end)
+{
+    cli();
+    bool held = high & (1u << line);
+    if (held) {
+        timeline_set(&timeline, line, end);
+        serve_timeline();
+    }
+    sei();
+    return held;
+}
+
+uint8_t port_drop(uint8_t lines, uint32_t *tick)
+{
+    cli();
+    uint8_t moved = high & lines;
+    *tick = extend_reading(
+        edge_now(PORTD & ~PORTD_OF_LINES(lines), PORTB & ~PORTB_OF_LINES(lines)));
+    high &= ~lines;
+    sei();
+    /* One at a time, to keep interrupts off for a short while only. An end that comes between
+     * drops a line that is low: no harm. */
+    for (uint8_t line = 0; line < LINES; line++) {
+        if (moved & (1u << line)) {
+            cli();
+            timeline_remove(&timeline, line);
+            sei();
+        }
+    }
+    return moved;
+}
+
+uint8_t port_high(void)
+{
+    return high;
+}
+
+uint8_t port_levels(void)
+{
+    return LINES_OF_PORTS(PIND, PINB);
+}
+
+void port_guard_start(uint32_t end)
+{
+    cli();
+    guarded = true;
+    timeline_set(&timeline, TIMELINE_GUARD, end);
+    serve_timeline();
+    sei();
+}
+
+bool port_guard_move(uint32_t end)
+{
+    cli();
+    bool runs = guarded;
+    if (runs) /* later than it was: if the compare interrupt was set for it, it finds nothing due */
+        timeline_set(&timeline, TIMELINE_GUARD, end);
+    sei();
+    return runs;
+}
+
+void port_guard_stop(void)
+{
+    cli();
+    guarded = false;
+    timeline_remove(&timeline, TIMELINE_GUARD);
+    sei();
+}
+
+bool port_guard_runs(void)
+{
+    return guarded;
+}
+
+void port_show_armed(bool armed)
+{
+    cli();
+    if (armed)
+        PORTB |= _BV(ARMED_BIT);
+    else
+        PORTB &= ~_BV(ARMED_BIT);
+    sei();
+}
+
+/* ---- start and main loop ---- */
+
+static uint8_t reset_flags __attribute__((section(".noinit")));
+
+/* Before the C runtime: lines low, and the hardware watchdog off, which a watchdog reset leaves
+ * running at its shortest period. */
+__attribute__((naked, used, section(".init3"))) static void first_thing(void)
+{
+    PORTD = 0;
+    PORTB = 0;
+    DDRD = PORTD_OF_LINES(ALL_LINES);
+    DDRB = PORTB_OF_LINES(ALL_LINES) | _BV(ARMED_BIT);
+    reset_flags = MCUSR;
+    MCUSR = 0;
+    wdt_disable();
+}
+
+static uint8_t reset_cause(void)
+{
+    if (reset_flags & _BV(WDRF))
+        return RESET_WATCHDOG;
+    if (reset_flags & _BV(BORF))
+        return RESET_BROWN_OUT;
+    if (reset_flags & _BV(PORF))
+        return RESET_POWER;
+    return reset_flags & _BV(EXTRF) ? RESET_PIN : RESET_UNKNOWN;
+}
+
+int main(void)
+{
+    UCSR0A = _BV(U2X0);
+    UBRR0 = UBRR_VALUE;
+    UCSR0C = _BV(UCSZ01) | _BV(UCSZ00);
+    UCSR0B = _BV(RXCIE0) | _BV(RXEN0) | _BV(TXEN0);
+    TIMSK1 = _BV(TOIE1) | _BV(OCIE1A);
+    TCCR1B = _BV(CS10); /* normal mode, one count per cycle */
+    set_sleep_mode(SLEEP_MODE_IDLE);
+    wdt_enable(WDTO_60MS); /* only this loop feeds it */
+    sei();
+    board_start(reset_cause());
+    for (;;) {
+        wdt_reset();
+        while (received_out != received_in)
+            board_take(received[received_out++]);
+        board_poll();
+        cli();
+        if (received_out == received_in) {
+            sleep_enable();
+            sei();
+            sleep_cpu(); /* until a byte, an edge or the next overflow, 4 ms at most */
+            sleep_disable();
+        }
+        sei();
+    }
+}

@@ -1,0 +1,92 @@
+"""A serial port with a thread that reads the TTL board's frames and stamps their arrival."""
+
+import queue
+import threading
+
+from rtpose.clock import now_ns
+from rtpose.errors import MessageError, OutputError
+from rtpose_hardware.protocol import FrameReader, Received, parse
+from rtpose_hardware.serial_port import open_port
+
+_JOIN_TIMEOUT_S = 1.0
+
+
+class BoardLink:
+    """An open connection to a board.
+
+    Parameters
+    ----------
+    port : str
+        Name of the serial port.
+    baud : int
+        Bits per second.
+
+    Attributes
+    ----------
+    low_latency : bool
+        Whether the operating system took the low-latency setting.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyserial is not installed.
+    OutputError
+        If the port cannot be opened.
+    """
+
+    def __init__(self, port: str, baud: int) -> None:
+        self.name = port
+        self._frames: queue.SimpleQueue[tuple[Received, int]] = queue.SimpleQueue()
+        self._failure: str | None = None
+        self._stopping = False
+        self._port = open_port(port, baud)
+        self.low_latency = self._port.ask_low_latency()
+        self._thread = threading.Thread(target=self._read, name=f"board on {port}", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise `OutputError` if the port has failed."""
+        if self._failure is not None:
+            raise OutputError(f"the board on {self.name} is gone: {self._failure}")
+
+    def set_baud(self, baud: int) -> None:
+        """Talk at another speed from now on."""
+        self._port.set_baud(baud)
+
+    def write(self, frame: bytes) -> int:
+        """Hand bytes to the operating system and return `now_ns` just after that."""
+        self.check()
+        try:
+            return self._port.write(frame)
+        except OSError as error:
+            self._failure = str(error)
+            raise OutputError(f"the board on {self.name} is gone: {error}") from error
+
+    def receive(self, timeout_s: float = 0.0) -> tuple[Received, int] | None:
+        """Return the next frame and its arrival in ns, or None if none comes in time."""
+        try:
+            return self._frames.get(block=timeout_s > 0, timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Stop the thread and close the port."""
+        self._stopping = True
+        self._port.cancel()
+        self._thread.join(_JOIN_TIMEOUT_S)
+        self._port.close()
+
+    def _read(self) -> None:
+        reader = FrameReader()
+        while not self._stopping:
+            try:
+                data = self._port.read()
+            except OSError as error:
+                self._failure = self._failure or str(error)
+                return
+            arrival_ns = now_ns()
+            for payload in reader.feed(data):
+                try:
+                    self._frames.put((parse(payload), arrival_ns))
+                except MessageError:
+                    continue  # sound, but of another protocol: HELLO will tell which

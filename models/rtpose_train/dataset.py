@@ -1,0 +1,420 @@
+"""Labelled frames: reading a DeepLabCut project, and splitting it.
+
+Label files are read by sleap-io; what it would pass over in silence is checked here first. It
+leaves out rows whose image is missing, which moves the labels of the rows after them onto the wrong
+images; it sorts the keypoints by name; and it turns a coordinate without its partner into a missing
+keypoint.
+"""
+
+import csv
+import itertools
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import sleap_io
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rtpose.errors import InputError, Problem
+from rtpose.skeleton import Skeleton
+
+_MOST_SHOWN = 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFrame:
+    """One image file and where its keypoints are.
+
+    Attributes
+    ----------
+    name : str
+        Path of the image relative to the project, with forward slashes; what splits refer to.
+    image : Path
+        The image file.
+    points : ndarray of float64, shape (keypoints, 2)
+        x, y in px of the image; NaN where a keypoint is not labelled.
+    where : str
+        Label file and row, for messages.
+    """
+
+    name: str
+    image: Path
+    points: NDArray[np.float64]
+    where: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Project:
+    """The labelled frames of one project.
+
+    Attributes
+    ----------
+    root : Path
+        Its folder.
+    skeleton : Skeleton
+        Keypoints in the order of the label file; pairs by their names.
+    frames : tuple of LabelledFrame
+        Frames with at least one labelled keypoint.
+    notes : tuple of str
+        What was left out, in words for the user.
+    """
+
+    root: Path
+    skeleton: Skeleton
+    frames: tuple[LabelledFrame, ...]
+    notes: tuple[str, ...]
+
+
+class Split(BaseModel):
+    """Which frames train, which choose the best checkpoint, and which are seen by neither."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    note: str = ""
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+
+def read_project(path: Path) -> Project:
+    """Read a DeepLabCut project.
+
+    Parameters
+    ----------
+    path : Path
+        The project's folder, its ``config.yaml``, or one ``CollectedData*.csv``.
+
+    Raises
+    ------
+    InputError
+        If there is no such project, or anything in its label files cannot be used: every problem
+        found, with file and row.
+    """
+    root, files, config = _locate(path)
+    names, edges = _keypoints(files, config)
+    frames: list[LabelledFrame] = []
+    unlabelled = 0
+    for file in files:
+        rows = _check_rows(file, root, names)
+        for frame in _read_labels(file, root, names, rows):
+            if np.isnan(frame.points).all():
+                unlabelled += 1
+            else:
+                frames.append(frame)
+    if not frames:
+        raise InputError(f"{path}: no labelled frame in {', '.join(str(file) for file in files)}")
+    _check_each_keypoint(path, names, frames)
+    notes = (f"{unlabelled} frames without any label left out",) if unlabelled else ()
+    return Project(root, Skeleton(names, edges, mirror_pairs(names)), tuple(frames), notes)
+
+
+def _locate(path: Path) -> tuple[Path, list[Path], Path | None]:
+    """Return the project's folder, its label files and its configuration."""
+    if not path.exists():
+        raise InputError(f"{path}: no such project")
+    if path.suffix == ".csv":
+        return path.parent, [path], None
+    config = path / "config.yaml" if path.is_dir() else path
+    if not config.is_file() or config.suffix not in {".yaml", ".yml"}:
+        raise InputError(
+            f"{path}: not a DeepLabCut project; give its folder (the one with config.yaml), "
+            "its config.yaml, or a CollectedData file (.csv)"
+        )
+    files = sorted(config.parent.glob("labeled-data/*/CollectedData*.csv"))
+    if not files:
+        raise InputError(f"{path}: no labels: no file labeled-data/*/CollectedData*.csv")
+    for first, second in itertools.pairwise(files):
+        if first.parent == second.parent:
+            raise InputError(
+                f"{first.parent}: two label files, {first.name} and {second.name}; keep one"
+            )
+    return config.parent, files, config
+
+
+def _keypoints(
+    files: Sequence[Path], config: Path | None
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return the keypoint names in their own order, and the edges of the configuration."""
+    headers = {file: _read_header(file) for file in files}
+    names = headers[files[0]]
+    for file, others in headers.items():
+        if set(others) != set(names):
+            raise InputError(
+                f"{file}: keypoints {', '.join(others)} differ from {files[0]}: {', '.join(names)}"
+            )
+    labels = _load(files[0], config)
+    skeleton = labels.skeletons[0]
+    return names, tuple((edge.source.name, edge.destination.name) for edge in skeleton.edges)
+
+
+def _read_header(file: Path) -> tuple[str, ...]:
+    for _, row in _csv_rows(file):
+        if row and row[0] == "individuals":
+            raise InputError(f"{file}: several individuals; this trainer takes one per frame")
+        if row and row[0] == "bodyparts":
+            return tuple(dict.fromkeys(cell for cell in row[1:] if cell))
+    raise InputError(f"{file}: no header row 'bodyparts': not a DeepLabCut label file")
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield row numbers (as a spreadsheet counts them) and rows."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            yield from enumerate(csv.reader(stream), start=1)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+
+
+def _check_rows(file: Path, root: Path, names: Sequence[str]) -> dict[Path, int]:
+    """Return the row of every image, or raise with everything that is wrong in the file."""
+    rows: dict[Path, int] = {}
+    problems: list[Problem] = []
+    first_column = 0
+    columns: list[str] = []
+    for number, row in _csv_rows(file):
+        where = f"{file} row {number}"
+        if not first_column:
+            if row and row[0] == "bodyparts":
+                columns = row
+            if row and row[0] == "coords":
+                first_column = row.index("x")
+            continue
+        if not any(row):
+            continue
+        written = "/".join(row[:first_column])
+        image = _find_image(file, written)
+        if image is None:
+            problems.append(Problem(where, f"no image {written}", f"looked in {root}"))
+        elif image in rows:
+            problems.append(Problem(where, f"{written} is labelled in row {rows[image]} too"))
+        else:
+            rows[image] = number
+        problems += _check_numbers(where, columns[first_column:], row[first_column:])
+    _raise(problems)
+    return rows
+
+
+def _find_image(file: Path, written: str) -> Path | None:
+    """Return the image that a row names; the places where sleap-io looks."""
+    for place in (
+        file.parent / written,
+        file.parent / Path(written).name,
+        file.parent.parent / written,
+    ):
+        if place.is_file():
+            return place
+    return None
+
+
+def _check_numbers(where: str, columns: Sequence[str], cells: Sequence[str]) -> list[Problem]:
+    problems: list[Problem] = []
+    if len(cells) != len(columns):
+        return [Problem(where, f"{len(cells)} coordinates, the header has {len(columns)}")]
+    for at in range(0, len(cells) - 1, 2):
+        pair = cells[at : at + 2]
+        try:
+            numbers = [float(cell) if cell.strip() else math.nan for cell in pair]
+        except ValueError:
+            problems.append(Problem(where, f"{columns[at]} is {pair!r}", "two numbers, or empty"))
+            continue
+        if math.isnan(numbers[0]) != math.isnan(numbers[1]) or any(map(math.isinf, numbers)):
+            problems.append(Problem(where, f"{columns[at]} is {pair!r}", "both numbers, or none"))
+    return problems
+
+
+def _load(file: Path, config: Path | None) -> sleap_io.Labels:
+    try:
+        return sleap_io.load_dlc(str(file), config=str(config) if config else False)
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{file}: cannot be read as DeepLabCut labels: {error}") from error
+
+
+def _read_labels(
+    file: Path, root: Path, names: Sequence[str], rows: dict[Path, int]
+) -> Iterator[LabelledFrame]:
+    labels = _load(file, None)
+    order = [labels.skeletons[0].node_names.index(name) for name in names]
+    for labelled in labels.labeled_frames:
+        image = Path(labelled.video.filename[labelled.frame_idx])
+        points = np.full((len(names), 2), np.nan)
+        if labelled.instances:
+            points = np.asarray(labelled.instances[0].numpy(), np.float64)[order]
+        name = image.relative_to(root).as_posix()
+        yield LabelledFrame(name, image, points, f"{file} row {rows[image]}")
+
+
+def _check_each_keypoint(path: Path, names: Sequence[str], frames: Sequence[LabelledFrame]) -> None:
+    labelled = np.any([~np.isnan(frame.points[:, 0]) for frame in frames], axis=0)
+    missing = [name for name, found in zip(names, labelled, strict=True) if not found]
+    if missing:
+        raise InputError(
+            f"{path}: never labelled in {len(frames)} frames: {', '.join(missing)}; "
+            "label them, or take them out of the project"
+        )
+
+
+def _raise(problems: Sequence[Problem]) -> None:
+    if problems:
+        more = len(problems) - _MOST_SHOWN
+        lines = [str(problem) for problem in problems[:_MOST_SHOWN]]
+        raise InputError("\n".join([*lines, f"... and {more} more"] if more > 0 else lines))
+
+
+def mirror_pairs(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the left/right partners among keypoint names: those that swap "left" for "right"."""
+    pairs = []
+    for name in names:
+        for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
+            partner = name.replace(left, right)
+            if partner != name and partner in names:
+                pairs.append((name, partner))
+    return tuple(pairs)
+
+
+def read_image(frame: LabelledFrame, colour: str) -> NDArray[np.uint8]:
+    """Return a frame's pixels, shape (height, width) or (height, width, 3), as a camera would.
+
+    Parameters
+    ----------
+    frame : LabelledFrame
+        The frame.
+    colour : {'gray', 'rgb', 'bgr'}
+        What the model takes.
+
+    Raises
+    ------
+    InputError
+        If the image cannot be decoded.
+    """
+    try:
+        encoded = np.frombuffer(frame.image.read_bytes(), np.uint8)
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    except (OSError, cv2.error) as error:
+        raise InputError(f"{frame.image} cannot be read: {error}") from error
+    if decoded is None:
+        raise InputError(f"{frame.image} is not an image that OpenCV can read")
+    if colour == "gray":
+        decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2GRAY)
+    elif colour == "rgb":
+        decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    return np.asarray(decoded, np.uint8)
+
+
+def load_frames(
+    frames: Sequence[LabelledFrame],
+    colour: str,
+    convert: Callable[[NDArray[np.uint8], NDArray[np.float64]], T],
+) -> tuple[list[T], list[str]]:
+    """Read images, and turn each with its points into what is wanted of it.
+
+    Parameters
+    ----------
+    frames : sequence of LabelledFrame
+        Which.
+    colour : {'gray', 'rgb', 'bgr'}
+        What the model takes.
+    convert : callable
+        Called with the pixels and the points of every frame. A point that lies outside its image
+        has become NaN.
+
+    Returns
+    -------
+    list
+        What `convert` returned.
+    list of str
+        The points outside their image, in words for the user.
+
+    Raises
+    ------
+    InputError
+        If images cannot be read: all of them, with file and row.
+    """
+    converted: list[T] = []
+    notes: list[str] = []
+    problems: list[Problem] = []
+    for frame in frames:
+        try:
+            pixels = read_image(frame, colour)
+        except InputError as error:
+            problems.append(Problem(frame.where, str(error)))
+            continue
+        height, width = pixels.shape[:2]
+        # NaN compares false, so that a missing keypoint is not outside.
+        low, high = frame.points < -0.5, frame.points > np.array([width, height]) - 0.5
+        outside = np.logical_or(low, high).max(axis=1)
+        for x, y in frame.points[outside]:
+            notes.append(
+                f"{frame.where}: label at {x:g}, {y:g} lies outside the {width}x{height} image; "
+                "taken as not labelled"
+            )
+        converted.append(convert(pixels, np.where(outside[:, None], np.nan, frame.points)))
+    _raise(problems)
+    return converted, notes
+
+
+def split_frames(
+    names: Sequence[str], seed: int, validation: float = 0.1, test: float = 0.1
+) -> Split:
+    """Divide frames at random, one by one.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Frame names; sorted first, so that their order does not matter.
+    seed : int
+        Which division.
+    validation, test : float
+        Fractions, rounded up to whole frames.
+
+    Raises
+    ------
+    InputError
+        If no frame is left to train on.
+    """
+    shuffled = sorted(names)
+    random.Random(seed).shuffle(shuffled)
+    tests, validations = math.ceil(len(names) * test), math.ceil(len(names) * validation)
+    if len(names) - tests - validations < 1:
+        raise InputError(
+            f"{len(names)} labelled frames: too few to keep {validations} for validation and "
+            f"{tests} for the test; label more frames"
+        )
+    return Split(
+        note=f"by frame: random.Random({seed}).shuffle(sorted names), test, validation, train",
+        test=tuple(sorted(shuffled[:tests])),
+        validation=tuple(sorted(shuffled[tests : tests + validations])),
+        train=tuple(sorted(shuffled[tests + validations :])),
+    )
+
+
+def read_split(file: Path, project: Project) -> Split:
+    """Read a split, and check that it names frames of the project, each in one part only."""
+    try:
+        split = Split.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        raise InputError(f"{file}: not a split of frames: {error}") from error
+    named = [*split.train, *split.validation, *split.test]
+    unknown = sorted(set(named) - {frame.name for frame in project.frames})
+    if unknown:
+        raise InputError(f"{file}: not labelled in {project.root}: {', '.join(unknown)}")
+    if len(set(named)) != len(named):
+        doubled = sorted({name for name in named if named.count(name) > 1})
+        raise InputError(f"{file}: in more than one part: {', '.join(doubled)}")
+    if not split.train or not split.validation:
+        raise InputError(f"{file}: needs frames under 'train' and under 'validation'")
+    return split
+
+
+def select(project: Project, names: Sequence[str]) -> list[LabelledFrame]:
+    """Return the frames with these names, in the project's order."""
+    wanted = set(names)
+    return [frame for frame in project.frames if frame.name in wanted]

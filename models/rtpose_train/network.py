@@ -1,0 +1,245 @@
+"""MobileNetV2 features with a deconvolution head that draws keypoint maps."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251 - what torch.load raises; nothing is unpickled
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rtpose.errors import InputError, ModelError
+
+#: Expansion, channels at width 1, repeats, first stride (Sandler et al. 2018, table 2).
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+#: The features that the head reads: ``features.<N>`` at strides 4, 8 and 16.
+_STRIDE_4, _STRIDE_8, _STRIDE_16 = 3, 6, 13
+_STEM_WEIGHT = "features.0.0.weight"
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """Return a channel count at a width: a multiple of 8, at least 8, not below 90 % of exact."""
+    exact = channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
+
+
+def _conv(
+    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return convolution, batch norm and ReLU6."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU6(),
+    )
+
+
+class InvertedResidual(nn.Module):
+    """Expand by a 1x1, filter each channel by a 3x3, project by a linear 1x1."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        layers: list[nn.Module] = [] if expansion == 1 else [_conv(inputs, hidden)]
+        layers += [
+            _conv(hidden, hidden, 3, stride, groups=hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        ]
+        self.conv = nn.Sequential(*layers)
+        self.adds_input = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, added to its input where their shapes agree."""
+        y = cast("Tensor", self.conv(x))
+        return x + y if self.adds_input else y
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 without its classifier, with torchvision's parameter names.
+
+    Parameters
+    ----------
+    width : float
+        Multiplier of all channel counts.
+    channels : int
+        Input channels: 1 grey, 3 red-green-blue.
+    last : int
+        Last block that is built, at most 18 (``features.0`` to ``features.18``).
+    """
+
+    def __init__(self, width: float = 1.0, channels: int = 3, last: int = 18) -> None:
+        super().__init__()
+        outputs = scaled_channels(32, width)
+        blocks: list[nn.Module] = [_conv(channels, outputs, 3, 2)]
+        self.block_channels = [outputs]
+        for expansion, stage_channels, repeats, stride in _STAGES:
+            for repeat in range(repeats):
+                inputs, outputs = outputs, scaled_channels(stage_channels, width)
+                first_stride = stride if repeat == 0 else 1
+                blocks.append(InvertedResidual(inputs, outputs, first_stride, expansion))
+                self.block_channels.append(outputs)
+        top = max(1280, int(1280 * width))
+        blocks.append(_conv(outputs, top))
+        self.block_channels.append(top)
+        self.features = nn.Sequential(*blocks[: last + 1])
+
+    def forward(self, x: Tensor, wanted: Sequence[int] = ()) -> list[Tensor]:
+        """Return the outputs of the wanted blocks, then that of the last block."""
+        outputs = []
+        for number, block in enumerate(self.features):
+            x = block(x)
+            if number in wanted:
+                outputs.append(x)
+        return [*outputs, x]
+
+
+def _double(inputs: int, outputs: int) -> nn.Sequential:
+    """Return a deconvolution to twice the resolution."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def _join(inputs: int, outputs: int) -> nn.Sequential:
+    """Return the 1x1 convolution that brings finer features into the head."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+class PoseNet(nn.Module):
+    """Keypoint maps from an image: features at stride 16, deconvolved to stride 8 or 4.
+
+    Each deconvolution doubles the resolution and is joined by the features of that resolution, so
+    that a peak is placed by detail and chosen by context.
+
+    Parameters
+    ----------
+    width : float
+        MobileNetV2's width multiplier.
+    keypoints : int
+        Number of maps.
+    channels : int
+        Input channels: 1 grey, 3 red-green-blue.
+    stride : {4, 8}
+        Input pixels per map cell.
+    head : int
+        Channels of the head.
+    """
+
+    def __init__(
+        self, width: float, keypoints: int, channels: int = 1, stride: int = 4, head: int = 32
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.backbone = MobileNetV2(width, channels, last=_STRIDE_16)
+        at = self.backbone.block_channels
+        self.up_8 = _double(at[_STRIDE_16], head)
+        self.skip_8 = _join(at[_STRIDE_8], head)
+        if stride == 4:
+            self.up_4 = _double(head, head // 2)
+            self.skip_4 = _join(at[_STRIDE_4], head // 2)
+            head //= 2
+        self.maps = nn.Conv2d(head, keypoints, 1)
+        # Maps are nearly empty: start from empty ones. Large first gradients would linger in the
+        # optimiser's second moment and slow down everything after them.
+        nn.init.normal_(self.maps.weight, std=1e-3)
+        nn.init.zeros_(cast("Tensor", self.maps.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return maps for normalised images.
+
+        Parameters
+        ----------
+        x : Tensor of float, shape (batch, channels, height, width)
+            Pixel values in -1..1, see `normalise`.
+
+        Returns
+        -------
+        Tensor of float, shape (batch, keypoints, height / stride, width / stride)
+        """
+        at_4, at_8, at_16 = self.backbone(x, (_STRIDE_4, _STRIDE_8))
+        y = functional.relu(self.up_8(at_16) + self.skip_8(at_8))
+        if self.stride == 4:
+            y = functional.relu(self.up_4(y) + self.skip_4(at_4))
+        return cast("Tensor", self.maps(y))
+
+
+def build_network(model: str, keypoints: int, channels: int, stride: int) -> PoseNet:
+    """Build a network by its name, ``mobilenetv2-<width>``.
+
+    Raises
+    ------
+    InputError
+        If there is no such network, or not with that map stride.
+    """
+    match = re.fullmatch(r"mobilenetv2-(\d+(?:\.\d+)?)", model)
+    if match is None or not 0.1 <= float(match[1]) <= 2:
+        raise InputError(
+            f"no network {model!r}; allowed: mobilenetv2-<width> with a width of 0.1 to 2, "
+            "such as mobilenetv2-0.35 (fastest), mobilenetv2-0.5, mobilenetv2-1.0"
+        )
+    if stride not in (4, 8):
+        raise InputError(f"map stride {stride} px; allowed: 4, 8")
+    return PoseNet(float(match[1]), keypoints, channels, stride)
+
+
+def load_backbone(network: PoseNet, file: Path, channels: int) -> None:
+    """Start the features from a torchvision-layout MobileNetV2 state dict.
+
+    Blocks that this network does not have, and the classifier, are left out. The weights must have
+    been trained on red-green-blue input scaled to -1..1; for grey input the first convolution's are
+    summed over the colours, which gives the same answer on a grey picture.
+
+    Raises
+    ------
+    ModelError
+        If the file is not such a state dict, or is of another width.
+    """
+    state = load_state(file)
+    wanted = network.backbone.state_dict()
+    stem = state.get(_STEM_WEIGHT)
+    if channels == 1 and stem is not None:
+        state[_STEM_WEIGHT] = stem.sum(dim=1, keepdim=True)
+    missing = [name for name in wanted if name not in state]
+    other = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing or other:
+        what = f"no {missing[0]}" if missing else f"another shape of {other[0]}"
+        raise ModelError(
+            f"{file}: {what}: not the torchvision-layout weights of this MobileNetV2 width"
+        )
+    network.backbone.load_state_dict({name: state[name] for name in wanted}, strict=True)
+
+
+def load_state(file: Path) -> dict[str, Tensor]:
+    """Read a state dict; nothing else is unpickled.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, or is not a state dict.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        raise ModelError(f"{file}: not a file of weights: {error}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{file}: not a state dict: names with tensors")
+    return dict(state)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Return uint8 pixels as float in -1..1, as the ImageNet weights expect them."""
+    return image.float() / 127.5 - 1

@@ -1,0 +1,1 @@
+"""Real-time animal pose for closed-loop experiments."""

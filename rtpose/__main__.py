@@ -1,0 +1,5 @@
+"""``python -m rtpose``."""
+
+from rtpose.cli import main
+
+main()

@@ -1,0 +1,339 @@
+"""Publisher, subscriber, request socket: the only file that knows ZeroMQ.
+
+A publisher never waits: a subscriber that is too slow loses messages, sees it in ``seq``, and slows
+nobody. Whatever is received is checked by `messages.decode`; what does not pass is counted in
+``malformed`` and dropped.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import zmq
+import zmq.auth
+import zmq.error
+
+from rtpose.clock import now_ns
+from rtpose.errors import InputError, MessageError, NoReplyError
+from rtpose.messages import (
+    MAX_PAYLOAD_BYTES,
+    AnyMessage,
+    Reply,
+    Request,
+    decode,
+    encode,
+    encode_json,
+)
+
+JSON_PREFIX = b"json."
+
+#: A subscriber keeps this many messages before it loses the oldest: seconds, not minutes, of poses.
+_QUEUE_MESSAGES = 4096
+
+
+class _Socket:
+    """A ZeroMQ socket of its own context, closed without lingering."""
+
+    def __init__(self, kind: int) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self.raw = self._context.socket(kind)
+        self.raw.setsockopt(zmq.LINGER, 0)
+        self.raw.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES)
+
+    def bind(self, endpoint: str, curve_secret_key_file: str | None = None) -> str:
+        """Bind and return the endpoint, with its port if the given one left it open (``:*``)."""
+        try:
+            if curve_secret_key_file is not None:
+                self._encrypt(curve_secret_key_file)
+            self.raw.bind(endpoint)
+        except zmq.error.ZMQError as error:
+            self.close()
+            raise InputError(
+                f"cannot bind {endpoint}: {error}; is another rig running? "
+                "Give other ports in [stream]"
+            ) from error
+        except InputError:
+            self.close()
+            raise
+        return self.raw.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _encrypt(self, secret_key_file: str) -> None:
+        public, secret = _load_key(secret_key_file)
+        if secret is None:
+            raise InputError(f"{secret_key_file}: holds no secret key")
+        self.raw.setsockopt(zmq.CURVE_PUBLICKEY, public)
+        self.raw.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        self.raw.setsockopt(zmq.CURVE_SERVER, 1)
+
+    def connect(self, endpoint: str, server_public_key: bytes | None = None) -> None:
+        """Connect; with a key, only to the server that owns it, and encrypted."""
+        if server_public_key is not None:
+            public, secret = zmq.curve_keypair()
+            self.raw.setsockopt(zmq.CURVE_PUBLICKEY, public)
+            self.raw.setsockopt(zmq.CURVE_SECRETKEY, secret)
+            self.raw.setsockopt(zmq.CURVE_SERVERKEY, server_public_key)
+        try:
+            self.raw.connect(endpoint)
+        except zmq.error.ZMQError as error:
+            self.close()
+            raise InputError(f"cannot connect to {endpoint!r}: {error}") from error
+
+    def close(self) -> None:
+        """Close the socket and its context."""
+        self.raw.close()
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _load_key(path: str) -> tuple[bytes, bytes | None]:
+    try:
+        return zmq.auth.load_certificate(Path(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a ZeroMQ certificate: {error}") from error
+
+
+def public_key(path: Path) -> bytes:
+    """Return the public key in a ZeroMQ certificate file."""
+    return _load_key(str(path))[0]
+
+
+class Publisher(_Socket):
+    """Publishes messages; JSON is made only while somebody subscribes to it.
+
+    Parameters
+    ----------
+    endpoint : str
+        Where to bind, e.g. ``tcp://127.0.0.1:5560``.
+    greeting : callable, optional
+        Gives (topic, message) to publish when somebody subscribes, so that a late subscriber
+        learns at once what it cannot know.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        curve_secret_key_file: str | None = None,
+        greeting: Callable[[], tuple[str, AnyMessage]] | None = None,
+    ) -> None:
+        super().__init__(zmq.XPUB)
+        self.raw.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self.raw.setsockopt(zmq.SNDHWM, _QUEUE_MESSAGES)
+        self.endpoint = self.bind(endpoint, curve_secret_key_file)
+        self._greeting = greeting
+        self._json_subscriptions: dict[bytes, int] = {}
+
+    def publish(self, topic: str, message: AnyMessage) -> None:
+        """Send a message to whoever subscribed to its topic. Never waits."""
+        name = topic.encode()
+        self.raw.send_multipart((name, encode(message)), zmq.DONTWAIT)
+        if self._json_subscriptions:
+            json_name = JSON_PREFIX + name
+            if any(json_name.startswith(wanted) for wanted in self._json_subscriptions):
+                self.raw.send_multipart((json_name, encode_json(message)), zmq.DONTWAIT)
+
+    def serve_subscriptions(self) -> None:
+        """Take note of who subscribed since the last call, and greet the new ones."""
+        greet = False
+        while self.raw.poll(0):
+            event = self.raw.recv()
+            subscribed, topic = event[:1] == b"\x01", event[1:]
+            if topic.startswith(JSON_PREFIX):
+                count = self._json_subscriptions.get(topic, 0) + (1 if subscribed else -1)
+                self._json_subscriptions[topic] = count
+                if count <= 0:
+                    del self._json_subscriptions[topic]
+            greet = greet or subscribed
+        if greet and self._greeting is not None:
+            self.publish(*self._greeting())
+
+
+class Subscriber(_Socket):
+    """Receives messages from one or more publishers.
+
+    Attributes
+    ----------
+    malformed : int
+        Messages that were dropped because they are not messages of this version.
+    last_error : str
+        Why the last one was dropped.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        topics: Sequence[str],
+        server_public_key: bytes | None = None,
+        queue_messages: int = _QUEUE_MESSAGES,
+    ) -> None:
+        super().__init__(zmq.SUB)
+        self.raw.setsockopt(zmq.RCVHWM, queue_messages)
+        for topic in topics:
+            self.raw.subscribe(topic)
+        for endpoint in endpoints:
+            self.connect(endpoint, server_public_key)
+        self.malformed = 0
+        self.last_error = ""
+
+    def receive(self, timeout_s: float) -> AnyMessage | None:
+        """Return the next well-formed message, or None if none came in time."""
+        deadline_ns = now_ns() + round(timeout_s * 1e9)
+        while True:
+            wait_ms = max(0, -((now_ns() - deadline_ns) // 1_000_000))
+            if not self.raw.poll(wait_ms):
+                return None
+            message = self._take()
+            if message is not None:
+                return message
+
+    def _take(self) -> AnyMessage | None:
+        parts = self.raw.recv_multipart(zmq.DONTWAIT)
+        try:
+            if len(parts) != 2:
+                raise MessageError(f"{len(parts)} parts, expected topic and payload")
+            return decode(parts[1])
+        except MessageError as error:
+            self.malformed += 1
+            self.last_error = str(error)
+            return None
+
+
+class Inbox(_Socket):
+    """Collects heartbeats from child processes (PULL, loopback, a free port)."""
+
+    def __init__(self) -> None:
+        super().__init__(zmq.PULL)
+        self.raw.setsockopt(zmq.RCVHWM, _QUEUE_MESSAGES)
+        self.endpoint = self.bind("tcp://127.0.0.1:*")
+        self.malformed = 0
+
+    def receive(self, timeout_s: float) -> AnyMessage | None:
+        """Return the next well-formed message, or None if none came in time."""
+        if not self.raw.poll(max(0, round(timeout_s * 1000))):
+            return None
+        try:
+            return decode(self.raw.recv(zmq.DONTWAIT))
+        except MessageError:
+            self.malformed += 1
+            return None
+
+
+class Outbox(_Socket):
+    """Sends to an `Inbox`; drops what cannot be sent at once, since the next beat follows."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(zmq.PUSH)
+        self.raw.setsockopt(zmq.SNDHWM, _QUEUE_MESSAGES)
+        self.connect(endpoint)
+        self.dropped = 0
+
+    def send(self, message: AnyMessage) -> None:
+        """Send without waiting."""
+        try:
+            self.raw.send(encode(message), zmq.DONTWAIT)
+        except zmq.error.Again:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Give the last message half a second to leave, then close."""
+        self.raw.setsockopt(zmq.LINGER, 500)
+        super().close()
+
+
+class RequestServer(_Socket):
+    """Answers requests from any number of clients, without ever waiting for one (ROUTER).
+
+    Attributes
+    ----------
+    malformed : int
+        Messages that are no requests of this version; they changed nothing.
+    unanswered : int
+        Answers that nobody was there to take.
+    """
+
+    def __init__(self, endpoint: str, curve_secret_key_file: str | None = None) -> None:
+        super().__init__(zmq.ROUTER)
+        self.raw.setsockopt(zmq.RCVHWM, 64)
+        self.raw.setsockopt(zmq.SNDHWM, 64)
+        self.endpoint = self.bind(endpoint, curve_secret_key_file)
+        self.malformed = 0
+        self.unanswered = 0
+
+    def serve(self, answer: Callable[[Request], Reply], at_most: int = 8) -> None:
+        """Answer what has come in; at most a few, so that a flood cannot hold the loop up."""
+        for _ in range(at_most):
+            if not self.raw.poll(0):
+                return
+            # The sender's identity, perhaps a request id of its own (REQ_CORRELATE), an empty part.
+            *envelope, payload = self.raw.recv_multipart(zmq.DONTWAIT)
+            if len(envelope) not in (2, 3) or envelope[-1]:
+                self.malformed += 1
+                continue
+            reply = self._answer(payload, answer)
+            try:
+                self.raw.send_multipart([*envelope, encode(reply)], zmq.DONTWAIT)
+            except zmq.error.ZMQError:
+                self.unanswered += 1
+
+    def _answer(self, payload: bytes, answer: Callable[[Request], Reply]) -> Reply:
+        try:
+            message = decode(payload)
+            if not isinstance(message, Request):
+                raise MessageError(f"a {message.type_name} is not a request")
+        except MessageError as error:
+            self.malformed += 1
+            return Reply(ok=False, state="unchanged", reasons=[str(error)[:1000]])
+        return answer(message)
+
+
+class Requester(_Socket):
+    """Asks a running rig (REQ)."""
+
+    def __init__(self, endpoint: str, server_public_key: bytes | None = None) -> None:
+        super().__init__(zmq.REQ)
+        self._endpoint = endpoint
+        self.raw.setsockopt(zmq.REQ_RELAXED, 1)
+        self.raw.setsockopt(zmq.REQ_CORRELATE, 1)
+        self.connect(endpoint, server_public_key)
+
+    def ask(self, request: Request, timeout_s: float) -> Reply:
+        """Send a request and return its answer.
+
+        Raises
+        ------
+        NoReplyError
+            If no answer came in time: no rig is running there, or it does not answer.
+        """
+        self.raw.send(encode(request))
+        if not self.raw.poll(round(timeout_s * 1000)):
+            raise NoReplyError(
+                f"no answer from {self._endpoint} within {timeout_s:g} s: "
+                "is the rig running, and are these its ports?"
+            )
+        reply = decode(self.raw.recv())
+        if not isinstance(reply, Reply):
+            raise MessageError(f"{self._endpoint} answered with a {reply.type_name}")
+        return reply
+
+
+class Poller:
+    """Waits for any of several sockets."""
+
+    def __init__(self, *sockets: _Socket) -> None:
+        self._poller = zmq.Poller()
+        for socket in sockets:
+            self._poller.register(socket.raw, zmq.POLLIN)
+
+    def wait(self, timeout_ms: int) -> None:
+        """Return as soon as one of them has something, or the time is up."""
+        self._poller.poll(timeout_ms)

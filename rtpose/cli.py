@@ -1,0 +1,327 @@
+"""The command line: verbs that a user would say."""
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from rtpose import plugins, report
+from rtpose.client import Commands, NamedPose, PoseStream
+from rtpose.clock import now_ns
+from rtpose.config import OutputCommon, OutputEntry, Rig, load_rig
+from rtpose.errors import (
+    InputError,
+    MissingExtraError,
+    NoReplyError,
+    NotReadyError,
+    OutputError,
+    RtposeError,
+)
+from rtpose.interfaces import Output
+from rtpose.messages import Reply
+from rtpose.recorder import RecorderTask
+from rtpose.supervisor import Supervisor, check, model_path
+
+app = typer.Typer(
+    help="Real-time animal pose for closed-loop experiments.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+RigFile = Annotated[Path, typer.Argument(help="The rig.toml to use.", show_default=False)]
+Seconds = Annotated[
+    float | None, typer.Option(help="End after this many seconds.", min=0.1, max=1e6)
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
+SaveFile = Annotated[Path | None, typer.Option("--save", help="Write an annotated video (.mp4).")]
+SnapshotFile = Annotated[
+    Path | None, typer.Option("--snapshot", help="Write an annotated picture (.png).")
+]
+Host = Annotated[str, typer.Option(help="Where the rig runs.")]
+CommandPort = Annotated[int, typer.Option(help="The rig's [stream] command_port.")]
+ServerKey = Annotated[
+    Path | None, typer.Option("--server-key", help="The rig's public ZeroMQ certificate.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+_DEMO_RIG = Path(__file__).parent / "demo" / "rig.toml"
+_REFRESH_NS = 200_000_000
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 1 the work failed, 2 wrong input."""
+    try:
+        app()
+    except RtposeError as error:
+        _err.print(f"rtpose: {error}", style="red", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+
+
+# ------------------------------------------------------------------------------------ run a rig
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long.", min=1.0, max=1e6)] = 30.0,
+    json_file: JsonFile = None,
+    save: SaveFile = None,
+    snapshot: SnapshotFile = None,
+) -> None:
+    """Run a whole closed loop without any hardware, and report every stage's latency."""
+    rig = load_rig(_DEMO_RIG)
+    here = rig.recording.model_copy(update={"folder": str(Path.cwd() / "runs")})
+    rig = replace(rig, recording=here, outputs=_board_or_virtual(rig))
+    _run(rig, seconds, json_file, RecorderTask(save, snapshot), arm=True)
+
+
+def _board_or_virtual(rig: Rig) -> dict[str, OutputEntry]:
+    """Return the demo's outputs, in software where its emulated board is not built."""
+    outputs = {}
+    for name, entry in rig.outputs.items():
+        board = entry.plugin(entry.settings)
+        try:
+            board.open()
+            outputs[name] = entry
+        except (OutputError, InputError) as error:
+            _err.print(f"output {name!r} in software: {error}", markup=False, highlight=False)
+            plugin = cast("type[Output]", plugins.load("outputs", "virtual"))
+            settings = plugin.Config.model_validate(entry.settings.model_dump(exclude_none=True))
+            outputs[name] = OutputEntry(name, OutputCommon(type="virtual"), plugin, settings)
+        finally:
+            board.close()
+    return outputs
+
+
+@app.command()
+def run(
+    rig_file: RigFile,
+    seconds: Seconds = None,
+    arm: Annotated[bool, typer.Option("--arm", help="Arm the outputs once ready.")] = False,
+    json_file: JsonFile = None,
+    save: SaveFile = None,
+    snapshot: SnapshotFile = None,
+) -> None:
+    """Run a rig until its camera ends, or Ctrl-C. Outputs stay inert until armed."""
+    _run(load_rig(rig_file), seconds, json_file, RecorderTask(save, snapshot), arm=arm)
+
+
+def _run(
+    rig: Rig, seconds: float | None, json_file: Path | None, task: RecorderTask, *, arm: bool
+) -> None:
+    recording = task if task.video or task.snapshot else None
+    supervisor = Supervisor(rig, recording)
+    collector = report.Collector(rig, supervisor.card.keypoints())
+    try:
+        with supervisor:
+            if arm:
+                supervisor.arm()
+            _follow(supervisor, collector, seconds)
+        collector.drain()
+    finally:
+        collector.close()
+        final = report.build(
+            collector,
+            supervisor.status(),
+            supervisor.info(),
+            rig,
+            supervisor.run,
+            supervisor.problems,
+        )
+        _out.print(report.render(final))
+        _out.print(f"run folder: {supervisor.folder}", highlight=False)
+        if json_file is not None:
+            _write_json(json_file, final)
+    supervisor.raise_for_problems()
+
+
+def _follow(supervisor: Supervisor, collector: report.Collector, seconds: float | None) -> None:
+    end_ns = None if seconds is None else now_ns() + round(seconds * 1e9)
+    next_look_ns = 0
+    with Live(console=_out, transient=True, auto_refresh=False) as live:
+        while not supervisor.stopping and (end_ns is None or now_ns() < end_ns):
+            supervisor.step(0.05)
+            collector.drain()
+            if _out.is_terminal and now_ns() >= next_look_ns:
+                next_look_ns = now_ns() + _REFRESH_NS
+                live.update(report.render(_interim(supervisor, collector)), refresh=True)
+
+
+def _interim(supervisor: Supervisor, collector: report.Collector) -> dict[str, Any]:
+    return report.build(
+        collector,
+        supervisor.status(),
+        supervisor.info(),
+        supervisor.rig,
+        supervisor.run,
+        supervisor.problems,
+    )
+
+
+# ------------------------------------------------------------------------------- look and check
+
+
+@app.command(name="check")
+def check_command(
+    rig_file: RigFile,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Print every setting, defaults filled in.")
+    ] = False,
+) -> None:
+    """Check a rig file: every problem at once, each with its key, value and what is allowed."""
+    rig = load_rig(rig_file)
+    card = check(rig)
+    if defaults:
+        _out.print_json(json.dumps(rig.to_dict()))
+        return
+    _out.print(f"{rig_file}: good", highlight=False)
+    _out.print(
+        f"model {card.name} ({card.input.width_px}x{card.input.height_px}, "
+        f"keypoints {', '.join(card.keypoints().names)}), from {model_path(rig)}",
+        highlight=False,
+    )
+
+
+@app.command(name="list")
+def list_command(
+    what: Annotated[
+        str, typer.Argument(help="cameras, triggers, outputs, or nothing for all.")
+    ] = "all",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the plug-ins that a rig file can name."""
+    kinds: tuple[plugins.Kind, ...] = ("cameras", "triggers", "outputs")
+    chosen = [kind for kind in kinds if what in ("all", kind)]
+    if not chosen:
+        raise InputError(f"cannot list {what!r}; give one of: {', '.join(kinds)}, all")
+    found = {
+        kind: {name: point.value for name, point in plugins.available(kind).items()}
+        for kind in chosen
+    }
+    if as_json:
+        _out.print_json(json.dumps(found))
+        return
+    for kind, names in found.items():
+        table = Table("type", "class", title=kind, title_justify="left")
+        for name, target in names.items():
+            table.add_row(name, target)
+        _out.print(table)
+
+
+@app.command()
+def watch(
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The rig's [stream] pose_port.")] = 5560,
+    count: Annotated[int | None, typer.Option(help="End after this many poses.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per pose.")] = False,
+    server_key: ServerKey = None,
+) -> None:
+    """Show the poses of a running rig."""
+    with PoseStream(f"tcp://{host}:{port}", server_key_file=server_key) as stream:
+        seen = 0
+        while count is None or seen < count:
+            pose = stream.receive(timeout_s=3.0)
+            if pose is None:
+                raise NoReplyError(f"no pose from {host}:{port} for 3 s: is the rig running there?")
+            seen += 1
+            sys.stdout.write(_pose_line(pose, stream, as_json) + "\n")
+        sys.stdout.flush()
+
+
+def _pose_line(pose: NamedPose, stream: PoseStream, as_json: bool) -> str:
+    points = {name: pose[name] for name in pose.skeleton.names}
+    if as_json:
+        return json.dumps(
+            {
+                "frame_id": pose.frame_id,
+                "age_ms": round(pose.age_ms, 3),
+                "lost": stream.lost,
+                "restarts": stream.restarts,
+                "keypoints": {
+                    name: [*(v if isfinite(v) else None for v in (p.x_px, p.y_px)), p.confidence]
+                    for name, p in points.items()
+                    if p.valid
+                },
+            }
+        )
+    shown = "  ".join(
+        f"{name} {p.x_px:6.1f} {p.y_px:6.1f}" if p.valid else f"{name}      -      -"
+        for name, p in points.items()
+    )
+    return f"{pose.frame_id:8d}  {pose.age_ms:6.2f} ms  {shown}  lost {stream.lost}"
+
+
+# ------------------------------------------------------------------------------ steer a running rig
+
+
+def _ask(action: str, host: str, port: int, server_key: Path | None, as_json: bool) -> None:
+    with Commands(f"tcp://{host}:{port}", server_key_file=server_key) as commands:
+        reply: Reply = getattr(commands, action)()
+    if as_json:
+        _out.print_json(reply.model_dump_json())
+    else:
+        _out.print(f"{action}: {'done' if reply.ok else 'refused'}; the rig is {reply.state}")
+    if not reply.ok:
+        raise NotReadyError(reply.reasons)
+
+
+@app.command()
+def arm(
+    host: Host = "127.0.0.1",
+    port: CommandPort = 5562,
+    server_key: ServerKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the triggers of a running rig reach its outputs; refused while anything is not ready."""
+    _ask("arm", host, port, server_key, as_json)
+
+
+@app.command()
+def disarm(
+    host: Host = "127.0.0.1",
+    port: CommandPort = 5562,
+    server_key: ServerKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make every output of a running rig safe, and keep it so."""
+    _ask("disarm", host, port, server_key, as_json)
+
+
+@app.command()
+def stop(
+    host: Host = "127.0.0.1",
+    port: CommandPort = 5562,
+    server_key: ServerKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make every output of a running rig safe and end it."""
+    _ask("stop", host, port, server_key, as_json)
+
+
+# ---------------------------------------------------------------------------------------- models
+
+
+def _trainer(module: str) -> Any:
+    """Import a part of the trainer, which the runtime itself never does."""
+    try:
+        return importlib.import_module(f"rtpose_train.{module}")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or module, "train", "training and export") from error
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(data, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error

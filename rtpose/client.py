@@ -1,0 +1,279 @@
+"""What a rig controller imports: `PoseStream` to follow the animal, `Commands` to steer the rig.
+
+from rtpose.client import PoseStream
+
+with PoseStream() as stream:
+    for pose in stream:
+        x, y = pose["snout"].xy
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtpose.bus import Requester, Subscriber, public_key
+from rtpose.clock import now_ns
+from rtpose.errors import NoReplyError
+from rtpose.messages import AnyMessage, Pose, Reply, Request, Status
+from rtpose.skeleton import Skeleton
+
+#: A publisher sends its status at once to a new subscriber, and every second.
+_STATUS_WAIT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """One keypoint of one pose.
+
+    Attributes
+    ----------
+    x_px, y_px : float
+        In the full camera frame; NaN where the model gave nothing.
+    valid : bool
+        False where the confidence is below the rig's threshold: do not act on it.
+    """
+
+    x_px: float
+    y_px: float
+    confidence: float
+    valid: bool
+
+    @property
+    def xy(self) -> tuple[float, float]:
+        """Both coordinates, in px."""
+        return self.x_px, self.y_px
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPose:
+    """A pose with the names of its keypoints.
+
+    Attributes
+    ----------
+    pose : Pose
+        The message as it came, with every stamp.
+    received_ns : int
+        When this client took it, on the rig's clock if it runs on the rig's machine.
+    """
+
+    pose: Pose
+    skeleton: Skeleton
+    received_ns: int
+
+    def __getitem__(self, name: str) -> Keypoint:
+        """Return a keypoint of the first individual; raise `SkeletonError` if there is no such."""
+        return self.keypoint(name)
+
+    def keypoint(self, name: str, individual: int = 0) -> Keypoint:
+        """Return a keypoint by name."""
+        index = self.skeleton.index(name)
+        x, y, confidence = (float(v) for v in self.pose.keypoints[individual, index])
+        return Keypoint(x, y, confidence, bool(self.pose.valid[individual, index]))
+
+    @property
+    def frame_id(self) -> int:
+        """The camera frame that this is the pose of."""
+        return self.pose.frame_id
+
+    @property
+    def keypoints(self) -> NDArray[np.float32]:
+        """All keypoints, shape (individuals, keypoints, 3): x, y in px, confidence."""
+        return self.pose.keypoints
+
+    @property
+    def age_ms(self) -> float:
+        """From exposure (or arrival) until this client took the pose."""
+        return (self.received_ns - self.pose.start_ns) / 1e6
+
+
+class PoseStream:
+    """The pose stream of a running rig, as an iterator.
+
+    Parameters
+    ----------
+    endpoint : str
+        The rig's pose endpoint.
+    camera : str, optional
+        Only this camera; all if absent.
+    newest_only : bool
+        Skip to the newest pose each time, for a consumer that is slower than the stream.
+    server_key_file : Path, optional
+        Certificate with the rig's public key, if the rig encrypts.
+
+    Attributes
+    ----------
+    lost : int
+        Poses that this client missed, seen by jumps in ``seq``.
+    skipped : int
+        Poses passed over because of `newest_only`.
+    restarts : int
+        How often another run of the rig took over the endpoint.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:5560",
+        *,
+        camera: str | None = None,
+        newest_only: bool = False,
+        server_key_file: Path | None = None,
+    ) -> None:
+        key = None if server_key_file is None else public_key(server_key_file)
+        # Topics match by prefix, so "pose.top" would also bring "pose.top2": `_keep` looks closer.
+        topics = [f"pose.{camera or ''}", "status.inference"]
+        self._subscriber = Subscriber([endpoint], topics, key)
+        self._endpoint = endpoint
+        self._camera = camera
+        self._newest_only = newest_only
+        self._waiting: deque[tuple[Pose, int]] = deque(maxlen=4096)
+        self._skeletons: dict[str, Skeleton] = {}
+        self._run: str | None = None
+        self._seq = -1
+        self.lost = 0
+        self.skipped = 0
+        self.restarts = 0
+
+    @property
+    def malformed(self) -> int:
+        """Messages dropped because they are not of this schema version."""
+        return self._subscriber.malformed
+
+    def receive(self, timeout_s: float | None = None) -> NamedPose | None:
+        """Return the next pose, or None if none came in time; without a limit, wait for one.
+
+        Raises
+        ------
+        NoReplyError
+            If poses come, but the rig does not say what they are poses of.
+        """
+        deadline_ns = None if timeout_s is None else now_ns() + round(timeout_s * 1e9)
+        status_deadline_ns: int | None = None
+        while True:
+            ready = self._pop()
+            if ready is not None:
+                return ready
+            if self._waiting and status_deadline_ns is None:
+                status_deadline_ns = now_ns() + round(_STATUS_WAIT_S * 1e9)
+            if status_deadline_ns is not None and now_ns() > status_deadline_ns:
+                raise NoReplyError(f"poses come from {self._endpoint}, but no status.inference")
+            if deadline_ns is not None and now_ns() >= deadline_ns:
+                return None
+            wait_s = 0.2 if deadline_ns is None else min(0.2, (deadline_ns - now_ns()) / 1e9)
+            self._keep(self._subscriber.receive(max(0.0, wait_s)))
+            if self._newest_only:
+                self._drain()
+
+    def _drain(self) -> None:
+        while (message := self._subscriber.receive(0.0)) is not None:
+            self._keep(message)
+        while len(self._waiting) > 1:
+            self._count(self._waiting.popleft()[0])
+            self.skipped += 1
+
+    def _keep(self, message: AnyMessage | None) -> None:
+        if isinstance(message, Status) and "skeleton" in message.info:
+            self._skeletons[message.run] = Skeleton.from_dict(message.info["skeleton"])
+        elif isinstance(message, Pose) and self._camera in (None, message.camera):
+            self._waiting.append((message, now_ns()))
+
+    def _pop(self) -> NamedPose | None:
+        if not self._waiting:
+            return None
+        pose, received_ns = self._waiting[0]
+        skeleton = self._skeletons.get(pose.run)
+        if skeleton is None:
+            return None
+        self._waiting.popleft()
+        self._count(pose)
+        return NamedPose(pose, skeleton, received_ns)
+
+    def _count(self, pose: Pose) -> None:
+        if pose.run != self._run:
+            self.restarts += self._run is not None
+            self._run = pose.run
+        elif pose.seq > self._seq + 1:
+            self.lost += pose.seq - self._seq - 1
+        self._seq = pose.seq
+
+    def __iter__(self) -> Iterator[NamedPose]:
+        while True:
+            pose = self.receive()
+            if pose is not None:
+                yield pose
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._subscriber.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Commands:
+    """Steers a running rig.
+
+    Parameters
+    ----------
+    endpoint : str
+        The rig's command endpoint.
+    server_key_file : Path, optional
+        Certificate with the rig's public key, if the rig encrypts.
+    timeout_s : float
+        How long to wait for each answer.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:5562",
+        *,
+        server_key_file: Path | None = None,
+        timeout_s: float = 3.0,
+    ) -> None:
+        key = None if server_key_file is None else public_key(server_key_file)
+        self._requester = Requester(endpoint, key)
+        self._timeout_s = timeout_s
+
+    def status(self) -> Reply:
+        """Return the rig's state and what would hinder arming."""
+        return self._requester.ask(Request(action="status"), self._timeout_s)
+
+    def arm(self) -> Reply:
+        """Let triggers reach the outputs; the reply's ``reasons`` say why if it is refused."""
+        return self._requester.ask(Request(action="arm"), self._timeout_s)
+
+    def disarm(self) -> Reply:
+        """Make every output safe and keep it so."""
+        return self._requester.ask(Request(action="disarm"), self._timeout_s)
+
+    def stop(self) -> Reply:
+        """Make every output safe and end the run."""
+        return self._requester.ask(Request(action="stop"), self._timeout_s)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._requester.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,417 @@
+"""rig.toml: one file per rig, read into checked, frozen objects; every error at once."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rtpose import plugins
+from rtpose.errors import ConfigError, InputError, Problem
+from rtpose.interfaces import Camera, Output, OutputSettings, RigPath, Settings, Trigger
+
+M = TypeVar("M", bound=BaseModel)
+Pixels = Annotated[int, Field(ge=0, le=100_000, strict=True)]
+Port = Annotated[int, Field(ge=1024, le=65535)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelTable(_Table):
+    """``[model]``: which network, and how it runs.
+
+    Attributes
+    ----------
+    path : str
+        An ONNX file exported by rtpose, beside the rig file, or ``demo`` for the bundled one.
+    provider : {'cpu', 'cuda'}
+        Where it runs. Never silently elsewhere.
+    threads : int
+        CPU threads of one inference; fewer than the machine has cores.
+    min_confidence : float, optional
+        Below it a keypoint is not valid; the model card's suggestion if absent.
+    crop : list of int, optional
+        [x, y, width, height] of the part of the frame to look at, in px.
+    """
+
+    path: str
+    provider: Literal["cpu", "cuda"] = "cpu"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    # TOML has arrays, not tuples.
+    crop: Annotated[tuple[Pixels, Pixels, Pixels, Pixels], Field(strict=False)] | None = None
+
+
+class StreamTable(_Table):
+    """``[stream]``: where the rig publishes and takes requests.
+
+    Attributes
+    ----------
+    host : str
+        Address to bind to. Anything but loopback needs `curve_secret_key_file` or `insecure`.
+    curve_secret_key_file : str, optional
+        ZeroMQ certificate of the rig (``zmq.auth.create_certificates``); clients then need the
+        rig's public key.
+    insecure : bool
+        Bind beyond loopback without encryption, knowingly.
+    """
+
+    host: str = "127.0.0.1"
+    pose_port: Port = 5560
+    event_port: Port = 5561
+    command_port: Port = 5562
+    curve_secret_key_file: RigPath | None = None
+    insecure: bool = False
+
+    def endpoint(self, port: int) -> str:
+        """Return the ZeroMQ address of a port."""
+        return f"tcp://{self.host}:{port}"
+
+
+class LatencyTable(_Table):
+    """``[latency]``: the budget, from exposure (or arrival) to the command.
+
+    Attributes
+    ----------
+    budget_ms : float
+        A pose older than this when the trigger has decided may not act.
+    policy : {'skip'}
+        What happens then: the decision is counted, published and recorded, and nothing is sent.
+    max_pose_gap_ms : float
+        After this long without a pose within the budget, control switches every line off.
+    realtime : bool
+        Ask for real-time priority; where the system refuses, it is said and the rig runs without.
+    """
+
+    budget_ms: Annotated[float, Field(gt=0, le=10_000)] = 50.0
+    policy: Literal["skip"] = "skip"
+    max_pose_gap_ms: Annotated[float, Field(gt=0, le=60_000)] = 250.0
+    realtime: bool = True
+
+
+class RecordingTable(_Table):
+    """``[recording]``: where each run leaves its folder (manifest, settings, event log)."""
+
+    folder: RigPath = "runs"
+
+
+class CameraCommon(_Table):
+    """What ``[cameras.<name>]`` has beside the camera's own settings.
+
+    Attributes
+    ----------
+    type : str
+        A camera plug-in (``rtpose list cameras``) or ``"module:Class"``.
+    ring_slots : int
+        Frames that shared memory holds.
+    max_silence_ms : float
+        After this long without a frame the camera counts as stopped, and the run ends.
+    """
+
+    type: str
+    ring_slots: Annotated[int, Field(ge=3, le=1024)] = 8
+    max_silence_ms: Annotated[float, Field(gt=0, le=600_000)] = 2000.0
+
+
+class OutputCommon(_Table):
+    """What ``[outputs.<name>]`` has beside the output's own settings: its plug-in."""
+
+    type: str
+
+
+class TriggerCommon(_Table):
+    """What ``[triggers.<name>]`` has beside the condition's own settings.
+
+    Attributes
+    ----------
+    type : str
+        A trigger plug-in (``rtpose list triggers``) or ``"module:Class"``.
+    output : str
+        ``"<output>.<line>"``, e.g. ``"board.laser"``.
+    pulse_ms : float, optional
+        Width of the pulse that a momentary decision gives; the line's `max_on_ms` bounds it.
+    """
+
+    type: str
+    output: str
+    pulse_ms: Annotated[float, Field(gt=0, le=60_000)] | None = None
+
+
+@dataclass(frozen=True)
+class CameraEntry:
+    """One camera of a rig."""
+
+    name: str
+    common: CameraCommon
+    plugin: type[Camera]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class OutputEntry:
+    """One output of a rig."""
+
+    name: str
+    common: OutputCommon
+    plugin: type[Output]
+    settings: OutputSettings
+
+
+@dataclass(frozen=True)
+class TriggerEntry:
+    """One trigger of a rig, with the output line that it drives."""
+
+    name: str
+    common: TriggerCommon
+    plugin: type[Trigger]
+    settings: Settings
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """Names of the output and of its line."""
+        output, _, line = self.common.output.partition(".")
+        return output, line
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A checked rig file.
+
+    Attributes
+    ----------
+    source : Path
+        The file it was read from.
+    camera : CameraEntry
+    outputs : mapping of str to OutputEntry
+    triggers : mapping of str to TriggerEntry
+    """
+
+    source: Path
+    camera: CameraEntry
+    model: ModelTable
+    stream: StreamTable
+    latency: LatencyTable
+    recording: RecordingTable
+    outputs: Mapping[str, OutputEntry]
+    triggers: Mapping[str, TriggerEntry]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every setting with its default filled in, laid out as in the file."""
+
+        def entry(item: CameraEntry | OutputEntry | TriggerEntry) -> dict[str, Any]:
+            return {**item.common.model_dump(), **item.settings.model_dump()}
+
+        return {
+            "cameras": {self.camera.name: entry(self.camera)},
+            "model": self.model.model_dump(),
+            "stream": self.stream.model_dump(),
+            "latency": self.latency.model_dump(),
+            "recording": self.recording.model_dump(),
+            "outputs": {name: entry(item) for name, item in self.outputs.items()},
+            "triggers": {name: entry(item) for name, item in self.triggers.items()},
+        }
+
+
+_TABLES = ("cameras", "model", "stream", "latency", "recording", "outputs", "triggers")
+
+
+def load_rig(path: Path) -> Rig:
+    """Read and check a rig file.
+
+    Raises
+    ------
+    ConfigError
+        With every problem in the file, each with its full key path.
+    """
+    try:
+        text = path.read_bytes().decode()
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), f"is not UTF-8 text: {error}")]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([Problem(str(path), f"is not TOML: {error}")]) from error
+    return _Reader(path, data).read()
+
+
+class _Reader:
+    """Turns the parsed file into a `Rig`, collecting problems on the way."""
+
+    def __init__(self, path: Path, data: dict[str, Any]) -> None:
+        self._path = path
+        self._data = data
+        self._context = {"folder": path.parent}
+        self._problems: list[Problem] = []
+
+    def read(self) -> Rig:
+        for key in self._data:
+            if key not in _TABLES:
+                self._unknown(key, key, _TABLES)
+        model = self._table("model", ModelTable)
+        stream = self._table("stream", StreamTable)
+        latency = self._table("latency", LatencyTable)
+        recording = self._table("recording", RecordingTable)
+        cameras = self._entries("cameras", CameraCommon)
+        outputs = self._entries("outputs", OutputCommon)
+        triggers = self._entries("triggers", TriggerCommon)
+        if stream is not None:
+            self._check_stream(stream)
+        if len(self._sub_tables("cameras")) != 1:
+            self._problem("cameras", f"{len(self._sub_tables('cameras'))} cameras", "give one")
+        camera_entries = [
+            CameraEntry(name, common, cast("type[Camera]", plugin), settings)
+            for name, (common, plugin, settings) in cameras.items()
+        ]
+        output_entries = {
+            name: OutputEntry(
+                name, common, cast("type[Output]", plugin), cast("OutputSettings", settings)
+            )
+            for name, (common, plugin, settings) in outputs.items()
+        }
+        trigger_entries = {
+            name: TriggerEntry(name, common, cast("type[Trigger]", plugin), settings)
+            for name, (common, plugin, settings) in triggers.items()
+        }
+        for output in output_entries.values():
+            self._check_lines(output)
+        for trigger in trigger_entries.values():
+            self._check_target(trigger, output_entries)
+        if self._problems or not (model and stream and latency and recording):
+            raise ConfigError(self._problems)
+        return Rig(
+            self._path,
+            camera_entries[0],
+            model,
+            stream,
+            latency,
+            recording,
+            output_entries,
+            trigger_entries,
+        )
+
+    def _problem(self, key: str, what: str, fix: str = "") -> None:
+        self._problems.append(Problem(f"{self._path}: {key}", what, fix))
+
+    def _unknown(self, key: str, name: str, allowed: tuple[str, ...]) -> None:
+        close = difflib.get_close_matches(name, allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        self._problem(key, "unknown key", f"{hint}allowed: {', '.join(allowed)}")
+
+    def _table(self, key: str, table: type[M]) -> M | None:
+        return self._validate(key, self._data.get(key, {}), table)
+
+    def _validate(self, key: str, data: object, table: type[M]) -> M | None:
+        if not isinstance(data, dict):
+            self._problem(key, f"must be a table, got {data!r}", f"write [{key}]")
+            return None
+        try:
+            return table.model_validate(data, context=self._context)
+        except ValidationError as error:
+            for detail in error.errors():
+                path = ".".join([key, *map(str, detail["loc"])])
+                if detail["type"] == "extra_forbidden":
+                    self._unknown(path, str(detail["loc"][-1]), tuple(table.model_fields))
+                elif detail["type"] == "missing":
+                    self._problem(path, "missing", "this key is needed")
+                else:
+                    message = detail["msg"].removeprefix("Value error, ")
+                    self._problem(path, f"{message}, got {detail['input']!r}")
+            return None
+
+    def _sub_tables(self, group: str) -> dict[str, dict[str, Any]]:
+        tables = self._data.get(group, {})
+        if not isinstance(tables, dict):
+            return {}
+        return {name: table for name, table in tables.items() if isinstance(table, dict)}
+
+    def _entries(
+        self, group: plugins.Kind, common_type: type[M]
+    ) -> dict[str, tuple[M, type[Any], Settings]]:
+        tables = self._data.get(group, {})
+        if not isinstance(tables, dict):
+            self._problem(group, f"must be tables, got {tables!r}", f"write [{group}.NAME]")
+            return {}
+        entries = {}
+        for name, table in tables.items():
+            key = f"{group}.{name}"
+            if not isinstance(table, dict):
+                self._problem(key, f"must be a table, got {table!r}", f"write [{group}.NAME]")
+                continue
+            entry = self._entry(group, key, table, common_type)
+            if entry is not None:
+                entries[name] = entry
+        return entries
+
+    def _entry(
+        self, group: plugins.Kind, key: str, table: dict[str, Any], common_type: type[M]
+    ) -> tuple[M, type[Any], Settings] | None:
+        names = set(common_type.model_fields)
+        common = self._validate(key, {k: v for k, v in table.items() if k in names}, common_type)
+        type_name = table.get("type")
+        if not isinstance(type_name, str):
+            return None  # `common` reported it
+        try:
+            plugin = plugins.load(group, type_name)
+        except InputError as error:
+            self._problem(f"{key}.type", str(error))
+            return None
+        own = {k: v for k, v in table.items() if k not in names}
+        settings = self._validate(key, own, plugin.Config)
+        if common is None or settings is None:
+            return None
+        return common, plugin, settings
+
+    def _check_stream(self, stream: StreamTable) -> None:
+        ports = [stream.pose_port, stream.event_port, stream.command_port]
+        if len(set(ports)) != len(ports):
+            self._problem("stream", f"ports {ports} must differ")
+        try:
+            loopback = ip_address(stream.host).is_loopback
+        except ValueError:
+            loopback = stream.host == "localhost"
+        if not (loopback or stream.insecure or stream.curve_secret_key_file):
+            self._problem(
+                "stream.host",
+                f"{stream.host} is reachable from other machines",
+                "give curve_secret_key_file, or insecure = true if that is meant",
+            )
+        key_file = stream.curve_secret_key_file
+        if key_file and not Path(key_file).is_file():
+            self._problem("stream.curve_secret_key_file", f"no such file: {key_file}")
+
+    def _check_lines(self, output: OutputEntry) -> None:
+        pins: dict[int, str] = {}
+        for name, line in output.settings.lines.items():
+            first = pins.setdefault(line.pin, name)
+            if first != name:
+                self._problem(
+                    f"outputs.{output.name}.lines.{name}.pin", f"{line.pin} is {first}'s already"
+                )
+
+    def _check_target(self, trigger: TriggerEntry, outputs: Mapping[str, OutputEntry]) -> None:
+        key = f"triggers.{trigger.name}"
+        output_name, line_name = trigger.target
+        if output_name not in outputs:
+            if output_name not in self._sub_tables("outputs"):
+                known = ", ".join(self._sub_tables("outputs")) or "none"
+                self._problem(f"{key}.output", f"no output {output_name!r}", f"outputs: {known}")
+            return
+        line = outputs[output_name].settings.lines.get(line_name)
+        if line is None:
+            known = ", ".join(f"{output_name}.{n}" for n in outputs[output_name].settings.lines)
+            self._problem(f"{key}.output", f"no line {trigger.common.output!r}", f"lines: {known}")
+            return
+        pulse_ms = trigger.common.pulse_ms
+        if pulse_ms is not None and pulse_ms > line.max_on_ms:
+            self._problem(
+                f"{key}.pulse_ms",
+                f"{pulse_ms} is longer than {trigger.common.output} may be on",
+                f"at most its max_on_ms = {line.max_on_ms}",
+            )

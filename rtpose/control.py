@@ -1,0 +1,472 @@
+"""The control process: poses to decisions, decisions to commands, within the budget and limits.
+
+It has its own clock: time limits, watchdog beats and requests are served whether or not poses come.
+Whatever ends it, the outputs are made safe first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rtpose.actuators import Actuator, Line, require_carried_out
+from rtpose.bus import Poller, Publisher, RequestServer, Subscriber, public_key
+from rtpose.clock import now_ns
+from rtpose.config import Rig, TriggerEntry
+from rtpose.errors import NotReadyError, OutputError
+from rtpose.interfaces import Decision, Trigger
+from rtpose.loop import Loop, go_realtime
+from rtpose.messages import (
+    Command,
+    EventKind,
+    Pose,
+    Reply,
+    Request,
+    Status,
+    TriggerEvent,
+)
+from rtpose.run_log import RunLog
+from rtpose.skeleton import Skeleton
+
+_PRIORITY: Final = 55
+_WAIT_MS: Final = 5
+_STATUS_INTERVAL_NS: Final = 1_000_000_000
+#: Poses that are taken before the loop looks at its clock again.
+_POSES_PER_TURN: Final = 16
+
+
+@dataclass
+class _Armed:
+    """One trigger at work.
+
+    Attributes
+    ----------
+    complaint : str
+        The last reason why a level was not given, so that it is said once and not with every pose.
+    """
+
+    entry: TriggerEntry
+    trigger: Trigger
+    actuator: Actuator
+    line: Line
+    complaint: str = ""
+    failure: str = ""
+
+
+def control(loop: Loop, rig: Rig, skeleton: Skeleton, run_folder: Path, rate_hz: float) -> None:
+    """Decide and act until told to stop; then leave every output safe."""
+    log = RunLog(run_folder / "events.jsonl")
+    body = Control(loop, rig, skeleton, log, rate_hz)
+    try:
+        body.open()
+        if rig.latency.realtime:
+            loop.info["notes"] = list(go_realtime(_PRIORITY).notes)
+        body.run()
+    finally:
+        body.close()
+        log.close()
+
+
+class Control:
+    """Triggers, limits and outputs of one rig."""
+
+    def __init__(
+        self, loop: Loop, rig: Rig, skeleton: Skeleton, log: RunLog, rate_hz: float
+    ) -> None:
+        self._loop = loop
+        self._rig = rig
+        self._skeleton = skeleton
+        self._log = log
+        self._rate_hz = rate_hz
+        self._budget_ns = round(rig.latency.budget_ms * 1e6)
+        self._max_gap_ns = round(rig.latency.max_pose_gap_ms * 1e6)
+        self._actuators: dict[str, Actuator] = {}
+        self._triggers: list[_Armed] = []
+        self._seq = 0
+        self._command_id = 0
+        self._armed = False
+        self._in_time_ns = 0  # decision time of the last pose that was within the budget
+        self._rate = _Rate()
+        self._next_status_ns = 0
+        self._verified = False
+        loop.counters.update(
+            poses=0, events=0, fires=0, acks=0, refusals=0, overruns=0, malformed=0
+        )
+
+    # ------------------------------------------------------------------------------ start and end
+
+    def open(self) -> None:
+        """Open every output, prepare every trigger, bind the sockets."""
+        stream = self._rig.stream
+        for name, entry in self._rig.outputs.items():
+            self._loop.doing(f"opening output {name}".encode())
+            self._actuators[name] = Actuator(entry)
+            self._actuators[name].open()
+        for trigger_entry in self._rig.triggers.values():
+            trigger = trigger_entry.plugin(trigger_entry.settings)
+            trigger.prepare(self._skeleton)
+            output_name, line_name = trigger_entry.target
+            actuator = self._actuators[output_name]
+            self._triggers.append(
+                _Armed(trigger_entry, trigger, actuator, actuator.lines[line_name])
+            )
+        self._poses = Subscriber(
+            [_loopback(stream.endpoint(stream.pose_port))],
+            [f"pose.{self._rig.camera.name}", "status.inference"],
+            _server_key(stream.curve_secret_key_file),
+        )
+        key = stream.curve_secret_key_file
+        self._events = Publisher(
+            stream.endpoint(stream.event_port), key, lambda: ("status.control", self._status())
+        )
+        self._requests = RequestServer(stream.endpoint(stream.command_port), key)
+        self._poller = Poller(self._poses, self._requests)
+        self._loop.doing(b"")
+
+    def run(self) -> None:
+        """Serve poses, requests, beats and time limits until told to stop."""
+        self._loop.ready(
+            {
+                "outputs": {
+                    name: {"device": actuator.info.device, **actuator.info.facts}
+                    for name, actuator in self._actuators.items()
+                }
+            }
+        )
+        self._tell("started", now_ns())
+        while self._loop.turn():
+            self._poller.wait(_WAIT_MS)
+            for _ in range(_POSES_PER_TURN):
+                message = self._poses.receive(0.0)
+                if message is None:
+                    break
+                if isinstance(message, Pose):
+                    self._on_pose(message)
+                elif isinstance(message, Status):
+                    self._verified = bool(message.info.get("verified"))
+            self._keep_limits()
+            self._collect_acks()
+            self._beat()
+            self._requests.serve(self._answer)
+            self._keep_house()
+
+    def close(self) -> None:
+        """Make every output safe, then let go of everything."""
+        for actuator in self._actuators.values():
+            actuator.make_safe()
+        unconfirmed = [name for name, a in self._actuators.items() if not a.is_safe]
+        if hasattr(self, "_events"):
+            self._tell(
+                "stopped",
+                now_ns(),
+                detail="outputs safe"
+                if not unconfirmed
+                else f"NOT CONFIRMED low: {', '.join(unconfirmed)} (its own watchdog drops it)",
+            )
+        for actuator in self._actuators.values():
+            actuator.close()
+        for name in ("_poses", "_events", "_requests"):
+            if hasattr(self, name):
+                getattr(self, name).close()
+
+    # ------------------------------------------------------------------------------------- poses
+
+    def _on_pose(self, pose: Pose) -> None:
+        receive_ns = now_ns()
+        self._loop.counters["poses"] += 1
+        self._rate.add(pose.frame_id, pose.arrival_ns)
+        for armed in self._triggers:
+            if armed.failure:
+                continue
+            self._loop.doing(armed.entry.name.encode())
+            try:
+                decision = armed.trigger.update(pose)
+            except Exception as error:  # noqa: BLE001 - a user's code; it is disabled, recorded, published
+                self._disable(armed, error, pose, receive_ns)
+                continue
+            decide_ns = now_ns()
+            if decision is not Decision.NOTHING:
+                self._act(armed, decision, _Moment(pose, receive_ns, decide_ns))
+        self._loop.doing(b"")
+        if now_ns() - pose.start_ns <= self._budget_ns:
+            self._in_time_ns = receive_ns
+
+    def _disable(self, armed: _Armed, error: Exception, pose: Pose, receive_ns: int) -> None:
+        armed.failure = f"{type(error).__name__}: {error}"
+        armed.actuator.make_safe()
+        self._tell(
+            "trigger-failed",
+            now_ns(),
+            armed,
+            _Moment(pose, receive_ns, now_ns()),
+            detail=f"{armed.failure}; disabled, output {armed.actuator.name} made safe",
+        )
+
+    def _act(self, armed: _Armed, decision: Decision, moment: "_Moment") -> None:
+        line = armed.line
+        if decision is Decision.LOW:
+            armed.complaint = ""
+            line.used_up = line.used_up and line.holder != armed.entry.name
+            if line.level and line.holder == armed.entry.name:
+                self._switch_off(line, "the condition ended", armed, moment)
+            return
+        if decision is Decision.HIGH and line.high_until_ns and line.holder == armed.entry.name:
+            return  # it is high already
+        reason = self._refusal(armed, moment)
+        if reason is not None:
+            kind: EventKind
+            kind, detail = reason
+            # A level is asked for with every pose: say once why it is not given.
+            if decision is Decision.FIRE or armed.complaint != detail:
+                self._count_refusal(kind)
+                self._tell(kind, moment.decide_ns, armed, moment, detail=detail)
+            armed.complaint = detail if decision is Decision.HIGH else ""
+            return
+        armed.complaint = ""
+        self._switch_on(armed, decision, moment)
+
+    def _count_refusal(self, kind: EventKind) -> None:
+        self._loop.counters["overruns" if kind == "overrun" else "refusals"] += 1
+
+    def _refusal(self, armed: _Armed, moment: "_Moment") -> tuple[EventKind, str] | None:
+        if not self._armed or not armed.actuator.armed:
+            return "refused", "not armed"
+        if moment.decide_ns - moment.pose.start_ns > self._budget_ns:
+            return "overrun", f"the pose is older than budget_ms = {self._rig.latency.budget_ms:g}"
+        limit = armed.line.refusal(moment.decide_ns)
+        return None if limit is None else ("refused", limit)
+
+    def _switch_on(self, armed: _Armed, decision: Decision, moment: "_Moment") -> None:
+        line, pulse_ms = armed.line, armed.entry.common.pulse_ms
+        level = decision is Decision.HIGH
+        width_us = line.max_on_us if level or pulse_ms is None else round(pulse_ms * 1000)
+        command, command_ns = armed.actuator.switch_on(
+            self._next_command(), line, width_us, armed.entry.name, level=level
+        )
+        self._loop.counters["fires"] += 1
+        self._tell(
+            "fire",
+            moment.decide_ns,
+            armed,
+            moment,
+            command=command,
+            command_ns=command_ns,
+            detail=armed.trigger.describe(),
+        )
+
+    def _switch_off(
+        self, line: Line, why: str, armed: _Armed | None = None, moment: "_Moment | None" = None
+    ) -> None:
+        decide_ns = now_ns() if moment is None else moment.decide_ns
+        command, command_ns = self._actuators[line.output].switch_off(self._next_command(), line)
+        self._tell(
+            "line-off", decide_ns, armed, moment, command=command, command_ns=command_ns, detail=why
+        )
+
+    def _next_command(self) -> int:
+        self._command_id += 1
+        return self._command_id
+
+    # ------------------------------------------------------------------- limits on the own clock
+
+    def _keep_limits(self) -> None:
+        now = now_ns()
+        for actuator in self._actuators.values():
+            for line in actuator.lines.values():
+                if not line.high_until_ns:
+                    continue
+                if now >= line.high_until_ns:
+                    self._time_is_up(line)
+                elif line.level and now - self._in_time_ns > self._max_gap_ns:
+                    self._tell("stale", now, detail="no pose within the budget for max_pose_gap_ms")
+                    self._switch_off(line, "no pose to hold it on")
+
+    def _time_is_up(self, line: Line) -> None:
+        if line.level:
+            line.used_up = True
+            self._switch_off(line, f"max_on_ms = {line.limits.max_on_ms:g} reached")
+        else:
+            line.note_low(line.high_until_ns)  # the board timed the pulse itself
+
+    def _collect_acks(self) -> None:
+        for actuator in self._actuators.values():
+            for ack in actuator.acks():
+                self._loop.counters["acks"] += ack.ok
+                full = ack.model_copy(update={"run": self._loop.run})
+                self._events.publish("ack", full)
+                self._log.append(full)
+                require_carried_out(full)
+
+    def _beat(self) -> None:
+        now = now_ns()
+        for actuator in self._actuators.values():
+            actuator.beat_if_due(now)
+
+    # ---------------------------------------------------------------------------------- requests
+
+    def _answer(self, request: Request) -> Reply:
+        reasons: list[str] = []
+        if request.action == "arm":
+            try:
+                self._arm()
+            except NotReadyError as error:
+                reasons = list(error.reasons)
+        elif request.action == "disarm":
+            self._disarm("asked for")
+        elif request.action == "stop":
+            self._disarm("stop asked for")
+            self._loop.stop_requested = True
+        else:
+            reasons = self._hindrances()
+        return Reply(
+            ok=not reasons or request.action == "status",
+            state=self._state,
+            reasons=reasons,
+            status=self._status().model_dump(),
+        )
+
+    @property
+    def _state(self) -> str:
+        return "armed" if self._armed else "disarmed"
+
+    def _hindrances(self) -> list[str]:
+        """Return every reason why the rig must not be armed now."""
+        reasons = [
+            f"trigger {armed.entry.name!r} failed: {armed.failure}"
+            for armed in self._triggers
+            if armed.failure
+        ]
+        if not self._verified:
+            reasons.append("the model is not verified yet on its provider")
+        if now_ns() - self._in_time_ns > self._max_gap_ns:
+            reasons.append(
+                f"no pose within budget_ms = {self._rig.latency.budget_ms:g} "
+                f"for {self._rig.latency.max_pose_gap_ms:g} ms"
+            )
+        rate_hz = self._rate.hz()
+        if self._rate_hz and rate_hz < 0.5 * self._rate_hz:
+            reasons.append(f"the camera delivers {rate_hz:.0f} of {self._rate_hz:.0f} frames/s")
+        if self._log.failure:
+            reasons.append(f"the run's log cannot be written: {self._log.failure}")
+        return reasons
+
+    def _arm(self) -> None:
+        reasons = self._hindrances()
+        if reasons:
+            raise NotReadyError(reasons)
+        for actuator in self._actuators.values():
+            try:
+                actuator.arm()
+            except OutputError as error:
+                self._disarm(f"output {actuator.name} did not arm")
+                raise NotReadyError([f"output {actuator.name!r}: {error}"]) from error
+        self._armed = True
+        self._tell("armed", now_ns())
+
+    def _disarm(self, why: str) -> None:
+        for actuator in self._actuators.values():
+            actuator.make_safe()
+        self._armed = False
+        self._tell("disarmed", now_ns(), detail=why)
+
+    # --------------------------------------------------------------------------------- reporting
+
+    def _tell(
+        self,
+        kind: EventKind,
+        decide_ns: int,
+        armed: _Armed | None = None,
+        moment: "_Moment | None" = None,
+        *,
+        command: Command | None = None,
+        command_ns: int | None = None,
+        detail: str = "",
+    ) -> None:
+        event = TriggerEvent(
+            run=self._loop.run,
+            seq=self._seq,
+            kind=kind,
+            trigger=None if armed is None else armed.entry.name,
+            decide_ns=decide_ns,
+            command=command,
+            command_ns=command_ns,
+            budget_ns=self._budget_ns,
+            detail=detail[:4000],
+            **({} if moment is None else moment.stamps()),
+        )
+        self._seq += 1
+        self._loop.counters["events"] += 1
+        self._events.publish("event", event)
+        self._log.append(event)
+
+    def _keep_house(self) -> None:
+        self._events.serve_subscriptions()
+        now = now_ns()
+        if now >= self._next_status_ns:
+            self._next_status_ns = now + _STATUS_INTERVAL_NS
+            self._events.publish("status.control", self._status())
+        self._loop.counters["malformed"] = self._poses.malformed + self._requests.malformed
+        if self._log.failure and self._armed:
+            self._disarm(f"the run's log cannot be written: {self._log.failure}")
+
+    def _status(self) -> Status:
+        return Status(
+            run=self._loop.run,
+            process="control",
+            state=self._state,
+            sent_ns=now_ns(),
+            counters=self._loop.counters,
+            info=self._loop.info,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A pose, when control took it, and when a trigger had decided on it."""
+
+    pose: Pose
+    receive_ns: int
+    decide_ns: int
+
+    def stamps(self) -> Mapping[str, Any]:
+        pose = self.pose
+        return {
+            "camera": pose.camera,
+            "frame_id": pose.frame_id,
+            "exposure_ns": pose.exposure_ns,
+            "arrival_ns": pose.arrival_ns,
+            "ready_ns": pose.ready_ns,
+            "infer_start_ns": pose.infer_start_ns,
+            "infer_end_ns": pose.infer_end_ns,
+            "publish_ns": pose.publish_ns,
+            "receive_ns": self.receive_ns,
+        }
+
+
+class _Rate:
+    """The camera's rate, from the ids and arrivals of about the last second."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, int] | None = None
+        self._hz = 0.0
+
+    def add(self, frame_id: int, arrival_ns: int) -> None:
+        if self._first is None or frame_id <= self._first[0]:
+            self._first = (frame_id, arrival_ns)
+            return
+        span_ns = arrival_ns - self._first[1]
+        if span_ns > 200_000_000:
+            self._hz = (frame_id - self._first[0]) * 1e9 / span_ns
+        if span_ns > 1_000_000_000:
+            self._first = (frame_id, arrival_ns)
+
+    def hz(self) -> float:
+        return self._hz
+
+
+def _loopback(endpoint: str) -> str:
+    return endpoint.replace("//0.0.0.0:", "//127.0.0.1:")
+
+
+def _server_key(secret_key_file: str | None) -> bytes | None:
+    return None if secret_key_file is None else public_key(Path(secret_key_file))

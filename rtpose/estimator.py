@@ -1,0 +1,346 @@
+"""From a camera frame to keypoints: preprocessing, ONNX Runtime, peaks. Live and offline alike.
+
+The only module that imports ONNX Runtime. Everything that a frame touches is allocated once: the
+frame is scaled and converted straight into the input tensor, the maps are written by ONNX Runtime
+straight into the array that the decoder reads.
+"""
+
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from rtpose.errors import InputError, ModelError, ProviderError
+from rtpose.model_card import ModelCard, golden_frames, place
+from rtpose.peaks import PeakDecoder
+
+#: Names of a graph's input and output.
+INPUT_NAME, OUTPUT_NAME = "image", "maps"
+
+Provider = Literal["cpu", "cuda"]
+
+_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+#: What ONNX Runtime raises; they have no base class of their own.
+_ORT_ERRORS: Final = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+#: Colour conversion from a camera's frame (grey, or blue-green-red) to the model's input.
+_CONVERSIONS: Final = {
+    (1, "gray"): None,
+    (1, "bgr"): cv2.COLOR_GRAY2BGR,
+    (1, "rgb"): cv2.COLOR_GRAY2RGB,
+    (3, "gray"): cv2.COLOR_BGR2GRAY,
+    (3, "bgr"): None,
+    (3, "rgb"): cv2.COLOR_BGR2RGB,
+}
+
+
+def read_card(model: Path) -> ModelCard:
+    """Read a model's card and check that the graph is what the card says.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or damaged, has no card, or contradicts it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = _session(model, _read(model), options, "cpu")
+    return _checked_card(model, session)
+
+
+class Estimator:
+    """Estimates the pose in frames of one camera with one model, one frame at a time.
+
+    Parameters
+    ----------
+    model : Path
+        ONNX file with a card inside.
+    frame : (height, width, channels)
+        What the camera delivers; channels 1 (grey) or 3 (blue-green-red).
+    provider : {'cpu', 'cuda'}
+        Where the model must run. Never falls back to another one.
+    threads : int
+        CPU threads of one inference and of OpenCV in this process. Fewer than the machine has
+        cores: a frame waits for the slowest thread.
+    crop : (x, y, width, height), optional
+        Part of the frame to look at, in px; all of it if absent.
+    min_confidence : float, optional
+        Confidence of a valid keypoint; the card's suggestion if absent.
+
+    Attributes
+    ----------
+    card : ModelCard
+    model_hash : str
+        SHA-256 of the file, hexadecimal.
+    provider : str
+        Where the model runs: the one asked for.
+    placement : Placement
+        Where the frame lies in the model's input.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or damaged, has no card, or is not what its card says.
+    ProviderError
+        If the provider that was asked for is not there.
+    InputError
+        If frame, crop, threads or threshold make no sense.
+
+    Examples
+    --------
+    >>> estimator = Estimator(Path("mouse.onnx"), frame=(480, 640, 3))  # doctest: +SKIP
+    >>> keypoints, valid = estimator.estimate(cv2.imread("frame.png"))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        frame: tuple[int, int, int],
+        provider: Provider = "cpu",
+        threads: int = 1,
+        crop: tuple[int, int, int, int] | None = None,
+        min_confidence: float | None = None,
+    ) -> None:
+        _check_request(frame, provider, threads)
+        data = _read(model)
+        self._session = _session(model, data, _options(threads), provider)
+        self._model = model
+        self.model_hash = hashlib.sha256(data).hexdigest()
+        self.provider = provider
+        self.card = _checked_card(model, self._session)
+        self.placement = place(self.card.input, frame[1], frame[0], crop)
+        self._decoder = PeakDecoder(
+            self.card.maps,
+            len(self.card.keypoints().names),
+            to_frame=self.placement.to_frame,
+            min_confidence=self.card.min_confidence if min_confidence is None else min_confidence,
+        )
+        cv2.setNumThreads(threads)
+        self._prepare_input(frame)
+        self._prepare_tensors()
+
+    def _prepare_input(self, frame: tuple[int, int, int]) -> None:
+        height, width, channels = frame
+        placement, spec = self.placement, self.card.input
+        self._frame_shape = (height, width) if channels == 1 else (height, width, channels)
+        self._rows = slice(placement.crop_y_px, placement.crop_y_px + placement.crop_height_px)
+        self._columns = slice(placement.crop_x_px, placement.crop_x_px + placement.crop_width_px)
+        self._input = np.zeros(spec.shape, np.uint8)
+        image = self._input[0, :, :, 0] if spec.channels == 1 else self._input[0]
+        self._target = image[
+            placement.top_px : placement.top_px + placement.height_px,
+            placement.left_px : placement.left_px + placement.width_px,
+        ]
+        self._size = (placement.width_px, placement.height_px)
+        self._resizes = self._size != (placement.crop_width_px, placement.crop_height_px)
+        shrinks = placement.scale_x >= 1
+        self._interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        self._conversion = _CONVERSIONS[channels, spec.colour]
+        scaled = (placement.height_px, placement.width_px, channels)
+        self._scaled = np.zeros(scaled[: 2 if channels == 1 else 3], np.uint8)
+
+    def _prepare_tensors(self) -> None:
+        self._maps = np.zeros((1, *self._decoder.shape), np.float32)
+        self._binding = self._session.io_binding()
+        input_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._input)
+        self._device_input = None
+        if self.provider == "cuda":
+            input_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._input, "cuda", 0)
+            self._device_input = input_value
+        output_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._maps)
+        self._binding.bind_ortvalue_input(INPUT_NAME, input_value)
+        self._binding.bind_ortvalue_output(OUTPUT_NAME, output_value)
+
+    def load(self, pixels: NDArray[np.uint8]) -> None:
+        """Crop, scale and convert a frame into the model's input.
+
+        Parameters
+        ----------
+        pixels : ndarray of uint8, shape (height, width) or (height, width, 3)
+            A frame of the shape given at the start; not kept.
+
+        Raises
+        ------
+        InputError
+            If the frame has another shape or type.
+        """
+        if pixels.shape != self._frame_shape or pixels.dtype != np.uint8:
+            raise InputError(
+                f"frame is {pixels.dtype} {pixels.shape}, expected uint8 {self._frame_shape}"
+            )
+        source = pixels[self._rows, self._columns]
+        if self._resizes:
+            scaled = self._target if self._conversion is None else self._scaled
+            cv2.resize(source, self._size, dst=scaled, interpolation=self._interpolation)
+            source = scaled
+        if self._conversion is not None:
+            cv2.cvtColor(source, self._conversion, dst=self._target)
+        elif not self._resizes:
+            np.copyto(self._target, source)
+
+    def infer(self) -> None:
+        """Run the model on what was loaded last."""
+        if self._device_input is not None:
+            self._device_input.update_inplace(self._input)
+        self._session.run_with_iobinding(self._binding)
+
+    def decode(self, keypoints_out: NDArray[np.float32], valid_out: NDArray[np.uint8]) -> None:
+        """Find the keypoints in the maps of the last inference.
+
+        Parameters
+        ----------
+        keypoints_out : ndarray of float32, shape (keypoints, 3)
+            Receives x, y in px of the full frame and confidence; see `rtpose.peaks`.
+        valid_out : ndarray of uint8, shape (keypoints,)
+            Receives 1 where a keypoint may be used.
+        """
+        self._decoder.decode(self._maps, keypoints_out, valid_out)
+
+    def estimate(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return the keypoints (keypoints, 3) and their validity (keypoints,) in one frame."""
+        keypoints = np.empty((self._decoder.shape[0], 3), np.float32)
+        valid = np.empty(self._decoder.shape[0], np.uint8)
+        self.load(pixels)
+        self.infer()
+        self.decode(keypoints, valid)
+        return keypoints, valid
+
+    def verify(self) -> float:
+        """Run the golden frames and compare with what the model answered when it was exported.
+
+        Returns
+        -------
+        float
+            Largest difference found.
+
+        Raises
+        ------
+        ModelError
+            If it is larger than the card allows: this provider does not compute this model.
+        """
+        golden = self.card.golden
+        keypoints, rows, columns = np.array(golden.cells).T
+        largest = 0.0
+        frames = golden_frames(self.card.input, golden.seed, golden.count)
+        for frame, values in zip(frames, golden.values, strict=True):
+            self._input[0] = frame
+            self.infer()
+            difference = np.abs(self._maps[0, keypoints, rows, columns] - np.array(values)).max()
+            largest = max(largest, float(np.nan_to_num(difference, nan=np.inf)))
+        self._input.fill(0)  # the bars beside a letterboxed frame are black
+        if largest > golden.tolerance:
+            raise ModelError(
+                f"{self._model}: provider {self.provider!r} answers {largest:.3g} beside what the "
+                f"model answered when it was exported, allowed {golden.tolerance:g}; the file is "
+                "damaged or this provider computes wrongly: export the model again, or use "
+                "another provider"
+            )
+        return largest
+
+    def warm_up(self, runs: int) -> None:
+        """Process black frames, so that the first real one is not slower than the others."""
+        black = np.zeros(self._frame_shape, np.uint8)
+        for _ in range(runs):
+            self.estimate(black)
+
+
+def _check_request(frame: tuple[int, int, int], provider: str, threads: int) -> None:
+    height, width, channels = frame
+    if min(height, width) < 1 or channels not in (1, 3):
+        raise InputError(
+            f"frame (height, width, channels) is {frame}, allowed: at least 1x1, 1 or 3 channels"
+        )
+    if provider not in _PROVIDERS:
+        raise InputError(f"provider is {provider!r}, allowed: {', '.join(_PROVIDERS)}")
+    if threads < 1:
+        raise InputError(f"threads is {threads}, allowed: at least 1")
+
+
+def _read(model: Path) -> bytes:
+    try:
+        return model.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{model}: cannot be read ({error.strerror}); give the path of an exported .onnx file"
+        ) from error
+
+
+def _options(threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return options
+
+
+def _session(model: Path, data: bytes, options: Any, provider: Provider) -> Any:
+    """Open a session on the provider that was asked for and on no other."""
+    wanted = _PROVIDERS[provider]
+    complaints = io.StringIO()
+    if provider == "cuda" and wanted in onnxruntime.get_available_providers():
+        with contextlib.redirect_stdout(complaints):
+            onnxruntime.preload_dlls()
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=[wanted])
+    except _ORT_ERRORS as error:
+        raise ModelError(
+            f"{model}: not a model that ONNX Runtime can run ({error}); export it again with: "
+            "rtpose export RUN_FOLDER"
+        ) from error
+    if session.get_providers()[0] != wanted:
+        reason = " ".join(complaints.getvalue().split())
+        raise ProviderError(
+            f"provider {provider!r} was asked for, and only {session.get_providers()[0]} would run"
+            f'{": " + reason if reason else ""}; type: pip install "rtpose[cuda]" (and check the '
+            "driver with: nvidia-smi), or ask for provider 'cpu'"
+        )
+    session.disable_fallback()
+    return session
+
+
+def _checked_card(model: Path, session: Any) -> ModelCard:
+    """Return the card of a session's graph, after comparing the two."""
+    card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(model))
+    keypoints, height, width = len(card.keypoints().names), card.maps.height, card.maps.width
+    for kind, arguments, expected in (
+        ("input", session.get_inputs(), (INPUT_NAME, "tensor(uint8)", [*card.input.shape])),
+        (
+            "output",
+            session.get_outputs(),
+            (OUTPUT_NAME, "tensor(float)", [1, keypoints, height, width]),
+        ),
+    ):
+        found = [(argument.name, argument.type, list(argument.shape)) for argument in arguments]
+        if found != [expected]:
+            raise ModelError(
+                f"{model}: the graph's {kind} is {_in_words(found)}, its card says "
+                f"{_in_words([expected])}; export the model again with: rtpose export RUN_FOLDER"
+            )
+    cells = card.golden.cells
+    if not cells or (np.array(cells) < 0).any() or (np.array(cells) >= expected[2][1:]).any():
+        raise ModelError(
+            f"{model}: its card has no golden cells, or some outside the maps; export the model "
+            "again with: rtpose export RUN_FOLDER"
+        )
+    return card
+
+
+def _in_words(arguments: list[tuple[str, str, list[Any]]]) -> str:
+    return ", ".join(f"{name!r} {kind} {shape}" for name, kind, shape in arguments)

@@ -1,0 +1,150 @@
+"""From keypoint maps to keypoints.
+
+A map shows one keypoint as a Gaussian of known width. It is found with the *matched filter*: the
+map is correlated with a Gaussian of that width (outside the map there are zeros), and the cell with
+the largest response is taken. The logarithm of a Gaussian is a paraboloid, so the top of the
+least-squares paraboloid through the logarithms of the 3x3 responses around that cell is the place
+between the cells: exact without noise, and under noise as good as the sub-pixel maximum of Graving
+et al. 2019 (eLife 8:e47994), which evaluates the same correlation on a grid of 1/100 cell. Besides:
+
+* Within two sigma of a border the filter sees only a part of the peak and would pull it inwards.
+  There a parabola goes through the logarithms of the map itself along that axis (it is still
+  filtered along the other one, which leaves this axis' shape alone), one-sided if the peak is the
+  border cell. The top may so lie outside the map, by at most one cell: the image reaches that far
+  beyond the last cell.
+* A paraboloid whose corners are mostly noise (less than a fifth of the peak, as with sigma below
+  0.8 cells), or which has no top within a cell, gives way to one parabola per axis.
+* Confidence is the map's own value, unfiltered, at the cell nearest to the place that was found.
+* There is no peak in a map that holds NaN or infinity, answers the filter nowhere with a positive
+  number, or is flat: x and y are NaN and confidence is 0. Flat means that confidence stands above
+  the quietest row, or above the quietest column, by less than half of what a Gaussian in the middle
+  of the map would.
+* A keypoint is valid if there is a peak and its confidence reaches the threshold. Below it x and y
+  are still where the peak is, for offline use.
+
+`PeakDecoder` is the compiled version, `decode_reference` the same in plain NumPy.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtpose.errors import InputError
+from rtpose.peaks.geometry import (
+    BORDER_SIGMA,
+    Affine,
+    MapGeometry,
+    cells_to_frame,
+    check,
+    contrast,
+    half_gaussian,
+)
+from rtpose.peaks.kernel import LINES, decode_maps
+from rtpose.peaks.reference import decode_reference
+
+__all__ = ["Affine", "MapGeometry", "PeakDecoder", "decode_reference"]
+
+
+class PeakDecoder:
+    """Decode keypoint maps into full-frame pixels, without allocating anything per frame.
+
+    Parameters
+    ----------
+    maps : MapGeometry
+        Size, stride, offset and sigma of the maps.
+    keypoints : int
+        Number of maps.
+    to_frame : (ax, bx, ay, by)
+        ``x_frame = ax * x_input + bx``, the same for y; see `model_card.Placement.to_frame`.
+    min_confidence : float
+        Confidence that a valid keypoint has at least.
+
+    Raises
+    ------
+    InputError
+        If a number makes no sense (threshold outside 0..1, sigma not positive, ...).
+
+    Examples
+    --------
+    >>> from rtpose.model_card import MapsSpec
+    >>> decoder = PeakDecoder(MapsSpec(width=16, height=12, stride=8, sigma=1.5), keypoints=1)
+    >>> rows, columns = np.mgrid[:12, :16]
+    >>> maps = np.exp(-((columns - 7.25) ** 2 + (rows - 4.5) ** 2) / (2 * 1.5**2))
+    >>> keypoints, valid = np.empty((1, 3), np.float32), np.empty(1, np.uint8)
+    >>> decoder.decode(maps[None].astype(np.float32), keypoints, valid)
+    >>> keypoints[0, :2].round(2).tolist(), valid.tolist()
+    ([58.0, 36.0], [1])
+    """
+
+    def __init__(
+        self,
+        maps: MapGeometry,
+        keypoints: int,
+        *,
+        to_frame: Affine = (1.0, 0.0, 1.0, 0.0),
+        min_confidence: float = 0.0,
+    ) -> None:
+        check(maps, keypoints, to_frame, min_confidence)
+        self.shape = (keypoints, maps.height, maps.width)
+        self._taps = half_gaussian(maps.sigma).astype(np.float32)
+        side = max(maps.height, maps.width) + 2 * (self._taps.size - 1)
+        self._lines = np.zeros((LINES, side), np.float32)
+        self._response = np.zeros((maps.height, maps.width), np.float32)
+        self._numbers = np.array(
+            [
+                *cells_to_frame(maps, to_frame),
+                BORDER_SIGMA * maps.sigma,
+                contrast(maps.height, maps.sigma),
+                contrast(maps.width, maps.sigma),
+                min_confidence,
+            ]
+        )
+
+    def decode(
+        self,
+        maps: NDArray[np.float32],
+        keypoints_out: NDArray[np.float32],
+        valid_out: NDArray[np.uint8],
+    ) -> None:
+        """Find the keypoints in a set of maps.
+
+        Parameters
+        ----------
+        maps : ndarray of float32, shape (keypoints, height, width) or (1, keypoints, height, width)
+            C-contiguous; left as they are.
+        keypoints_out : ndarray of float32, shape (keypoints, 3)
+            Receives x, y in px of the full frame and confidence.
+        valid_out : ndarray of uint8, shape (keypoints,)
+            Receives 1 where a keypoint may be used.
+
+        Raises
+        ------
+        InputError
+            If an array has another shape or type.
+        """
+        if maps.shape == (1, *self.shape):
+            maps = maps[0]
+        keypoints = self.shape[0]
+        _require(maps, "maps", np.float32, self.shape)
+        _require(keypoints_out, "keypoints_out", np.float32, (keypoints, 3))
+        _require(valid_out, "valid_out", np.uint8, (keypoints,))
+        decode_maps(
+            maps, self._taps, self._numbers, self._response, self._lines, keypoints_out, valid_out
+        )
+
+    def warm_up(self) -> None:
+        """Compile the kernel (or load it from the cache), so that the first frame is not late."""
+        keypoints = self.shape[0]
+        self.decode(
+            np.zeros(self.shape, np.float32),
+            np.empty((keypoints, 3), np.float32),
+            np.empty(keypoints, np.uint8),
+        )
+
+
+def _require(
+    array: NDArray[np.generic], name: str, dtype: type[np.generic], shape: tuple[int, ...]
+) -> None:
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise InputError(
+            f"{name}: {array.dtype} {array.shape}, expected contiguous {dtype.__name__} {shape}"
+        )

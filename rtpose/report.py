@@ -1,0 +1,230 @@
+"""What a run did, in figures: collected from the rig's own streams, shown live and at the end."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group
+from rich.table import Table
+
+from rtpose.bus import Subscriber, public_key
+from rtpose.cameras.synthetic import SyntheticConfig
+from rtpose.config import Rig
+from rtpose.messages import Ack, Pose, TriggerEvent
+from rtpose.skeleton import Skeleton
+
+PERCENTILES: Final = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+
+#: Stages of every pose, then of every fire; each from one stamp to another.
+_POSE_STAGES: Final = {
+    "arrival_to_ready": ("arrival_ns", "ready_ns"),
+    "ready_to_infer": ("ready_ns", "infer_start_ns"),
+    "infer": ("infer_start_ns", "infer_end_ns"),
+    "infer_to_publish": ("infer_end_ns", "publish_ns"),
+    "arrival_to_publish": ("arrival_ns", "publish_ns"),
+    "exposure_to_publish": ("exposure_ns", "publish_ns"),
+}
+_FIRE_STAGES: Final = {
+    "publish_to_receive": ("publish_ns", "receive_ns"),
+    "receive_to_decide": ("receive_ns", "decide_ns"),
+    "decide_to_command": ("decide_ns", "command_ns"),
+    "arrival_to_command": ("arrival_ns", "command_ns"),
+    "exposure_to_command": ("exposure_ns", "command_ns"),
+}
+_ACK_STAGES: Final = ("command_to_ack", "arrival_to_ack")
+
+
+class Collector:
+    """Follows a rig's streams and keeps what a report needs.
+
+    Attributes
+    ----------
+    events : list of TriggerEvent
+    acks : list of Ack
+    lost : int
+        Poses that the collector itself missed.
+    """
+
+    def __init__(self, rig: Rig, skeleton: Skeleton) -> None:
+        stream = rig.stream
+        key_file = stream.curve_secret_key_file
+        self._subscriber = Subscriber(
+            [stream.endpoint(stream.pose_port), stream.endpoint(stream.event_port)],
+            [f"pose.{rig.camera.name}", "event", "ack"],
+            None if key_file is None else public_key(Path(key_file)),
+            queue_messages=0,
+        )
+        self._truth = _truth(rig, skeleton)
+        self._skeleton = skeleton
+        self._stages: dict[str, list[int]] = {
+            name: [] for name in (*_POSE_STAGES, *_FIRE_STAGES, *_ACK_STAGES)
+        }
+        self._errors_px: list[NDArray[np.float64]] = []
+        self._fires: dict[int, TriggerEvent] = {}
+        self._last_seq = -1
+        self.poses = 0
+        self.lost = 0
+        self.last_pose: Pose | None = None
+        self.events: list[TriggerEvent] = []
+        self.acks: list[Ack] = []
+
+    def drain(self) -> None:
+        """Take in everything that came."""
+        while (message := self._subscriber.receive(0.0)) is not None:
+            if isinstance(message, Pose):
+                self._take_pose(message)
+            elif isinstance(message, TriggerEvent):
+                self._take_event(message)
+            elif isinstance(message, Ack):
+                self._take_ack(message)
+
+    def _take_pose(self, pose: Pose) -> None:
+        self.poses += 1
+        self.lost += max(0, pose.seq - self._last_seq - 1)
+        self._last_seq = pose.seq
+        self.last_pose = pose
+        self._measure(pose, _POSE_STAGES)
+        if self._truth is not None:
+            valid = pose.valid[0].astype(bool)
+            offsets = pose.keypoints[0, valid, :2] - self._truth(pose.frame_id)[valid]
+            self._errors_px.append(np.hypot(offsets[:, 0], offsets[:, 1]))
+
+    def _take_event(self, event: TriggerEvent) -> None:
+        self.events.append(event)
+        if event.kind == "fire" and event.command is not None:
+            self._measure(event, _FIRE_STAGES)
+            self._fires[event.command.command_id] = event
+
+    def _take_ack(self, ack: Ack) -> None:
+        self.acks.append(ack)
+        if ack.ok:
+            self._stages["command_to_ack"].append(ack.ack_ns - ack.command_ns)
+            fire = self._fires.get(ack.command_id)
+            if fire is not None and fire.arrival_ns is not None:
+                self._stages["arrival_to_ack"].append(ack.ack_ns - fire.arrival_ns)
+
+    def _measure(self, message: Pose | TriggerEvent, stages: Mapping[str, tuple[str, str]]) -> None:
+        for name, (start, end) in stages.items():
+            start_ns, end_ns = getattr(message, start), getattr(message, end)
+            if start_ns is not None and end_ns is not None:
+                self._stages[name].append(end_ns - start_ns)
+
+    def latency_us(self) -> dict[str, dict[str, float]]:
+        """Return p50, p95, p99, p99.9, max and n of every stage that was seen, in microseconds."""
+        return {
+            name: {**percentiles(np.array(values) / 1000), "n": len(values)}
+            for name, values in self._stages.items()
+            if values
+        }
+
+    def error_px(self) -> dict[str, float] | None:
+        """Return the distance to the known truth, or None where there is none."""
+        if self._truth is None or not self._errors_px:
+            return None
+        errors = np.concatenate(self._errors_px)
+        if not errors.size:
+            return None
+        return {"mean": float(errors.mean()), **percentiles(errors), "n": int(errors.size)}
+
+    def close(self) -> None:
+        """Stop following."""
+        self._subscriber.close()
+
+
+def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
+    """Return p50, p95, p99, p99.9 and max."""
+    return {name: float(np.percentile(values, q)) for name, q in PERCENTILES.items()}
+
+
+def _truth(rig: Rig, skeleton: Skeleton) -> Callable[[int], NDArray[np.float64]] | None:
+    """Return where the keypoints of a frame really are, if the camera is the synthetic one."""
+    settings = rig.camera.settings
+    if not isinstance(settings, SyntheticConfig):
+        return None
+    arena = settings.arena()
+    if not set(skeleton.names) <= set(arena.skeleton.names):
+        return None
+    order = [arena.skeleton.index(name) for name in skeleton.names]
+    return lambda frame_id: arena.keypoints(frame_id)[order]
+
+
+def build(
+    collector: Collector,
+    counters: Mapping[str, Mapping[str, int]],
+    info: Mapping[str, Mapping[str, Any]],
+    rig: Rig,
+    run: str,
+    problems: Iterable[str],
+) -> dict[str, Any]:
+    """Return the report of a run as plain data, as ``--json`` writes it."""
+    inference, control = counters.get("inference", {}), counters.get("control", {})
+    report: dict[str, Any] = {
+        "run": run,
+        "rig": rig.source.name,
+        "frames": counters.get("capture", {}).get("frames", 0),
+        "camera_gaps": counters.get("capture", {}).get("camera_gaps", 0),
+        "poses": inference.get("poses", 0),
+        "dropped": inference.get("dropped", 0),
+        "torn": inference.get("torn", 0),
+        "events": control.get("events", 0),
+        "fires": control.get("fires", 0),
+        "acks": control.get("acks", 0),
+        "overruns": control.get("overruns", 0),
+        "refusals": control.get("refusals", 0),
+        "malformed": control.get("malformed", 0),
+        "budget_ms": rig.latency.budget_ms,
+        "latency_us": collector.latency_us(),
+        "error_px": collector.error_px(),
+        "missed_by_report": collector.lost,
+        "outputs": info.get("control", {}).get("outputs", {}),
+        "model": info.get("inference", {}).get("model"),
+        "provider": info.get("inference", {}).get("provider"),
+        "notes": sorted({note for part in info.values() for note in part.get("notes", ())}),
+        "problems": list(problems),
+    }
+    return report
+
+
+def render(report: Mapping[str, Any]) -> Group:
+    """Return a report as tables for a terminal."""
+    latency = Table(title="latency of every stage, in microseconds", title_justify="left")
+    latency.add_column("stage")
+    for name in (*PERCENTILES, "n"):
+        latency.add_column(name, justify="right")
+    for stage, row in report["latency_us"].items():
+        latency.add_row(
+            stage.replace("_", " "), *(f"{row[name]:,.0f}" for name in (*PERCENTILES, "n"))
+        )
+    counts = Table(show_header=False, box=None, padding=(0, 2))
+    for label, value in _counts(report):
+        counts.add_row(label, value)
+    return Group(latency, counts)
+
+
+def _counts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield (
+        "frames",
+        f"{report['frames']} ({report['dropped']} dropped, {report['camera_gaps']} lost by the "
+        f"camera, {report['torn']} torn and discarded)",
+    )
+    yield "poses", str(report["poses"])
+    yield (
+        "events",
+        f"{report['events']} ({report['fires']} fires, {report['acks']} acknowledged commands, "
+        f"{report['refusals']} refused)",
+    )
+    yield "overruns", f"{report['overruns']} of budget {report['budget_ms']:g} ms"
+    if report["error_px"]:
+        error = report["error_px"]
+        yield (
+            "error",
+            f"mean {error['mean']:.2f}, p95 {error['p95']:.2f}, max {error['max']:.2f} px",
+        )
+    for name, output in report["outputs"].items():
+        yield f"output {name}", str(output["device"])
+    for note in report["notes"]:
+        yield "note", note
+    for problem in report["problems"]:
+        yield "PROBLEM", problem

@@ -1,0 +1,94 @@
+"""The append-only log of a run: one JSON message per line, flushed line by line."""
+
+import json
+import queue
+import threading
+from pathlib import Path
+
+from rtpose.errors import RecordingError
+from rtpose.messages import AnyMessage, decode, encode_json
+
+#: Far more than a run can write in the time that a disk may hang.
+_QUEUE_LINES = 65536
+
+
+class RunLog:
+    """Writes messages to a file on a thread of its own, so that a slow disk holds nobody up.
+
+    Parameters
+    ----------
+    path : Path
+        Created if absent, appended to otherwise.
+
+    Attributes
+    ----------
+    failure : str
+        Empty while everything was written; else why writing stopped. Messages that could not be
+        written are counted in `lost`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failure = ""
+        self.lost = 0
+        self._lines: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LINES)
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise RecordingError(f"cannot write the run's log {path}: {error.strerror}") from error
+        self._thread = threading.Thread(target=self._write, name="run-log", daemon=True)
+        self._thread.start()
+
+    def append(self, message: AnyMessage) -> None:
+        """Queue a message for the file. Never waits."""
+        try:
+            self._lines.put_nowait(encode_json(message) + b"\n")
+        except queue.Full:
+            self.lost += 1
+            self.failure = self.failure or "the disk is too slow"
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            if self.failure:
+                self.lost += 1
+                continue
+            try:
+                written = self._file.write(line)
+                if written != len(line):
+                    raise OSError(f"{written} of {len(line)} bytes")
+            except OSError as error:
+                self.lost += 1
+                self.failure = f"cannot write {self.path}: {error}"
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what is queued, then close; raise `RecordingError` if anything was lost."""
+        self._lines.put(None)
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise RecordingError(f"{self.path}: the disk did not take the log in {timeout_s:g} s")
+        self._file.close()
+        if self.lost:
+            raise RecordingError(f"{self.lost} messages lost: {self.failure}")
+
+
+def read_log(path: Path) -> list[AnyMessage]:
+    """Read a run's log back.
+
+    A last line that was cut off by a crash is left out; any other line that is not a message is an
+    error.
+
+    Raises
+    ------
+    MessageError
+        If a whole line is not a message.
+    """
+    *whole, last = path.read_bytes().split(b"\n")
+    return [decode(line) for line in [*whole, *([last] if _is_json(last) else [])] if line]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

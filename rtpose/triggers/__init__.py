@@ -1,0 +1,1 @@
+"""Built-in conditions on poses, one file per kind."""

@@ -1,0 +1,55 @@
+"""What holds for every test: it leaves no process, thread or shared memory behind."""
+
+import multiprocessing.resource_tracker
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+def _children() -> set[int]:
+    # Python's own resource tracker stays for the life of the test run.
+    tracker = getattr(multiprocessing.resource_tracker._resource_tracker, "_pid", None)
+    return {child.pid for child in psutil.Process().children(recursive=True)} - {tracker}
+
+
+def _segments() -> set[str]:
+    if not _SHARED_MEMORY.is_dir():
+        return set()
+    return {entry.name for entry in _SHARED_MEMORY.iterdir() if "rtpose" in entry.name}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a process, thread or shared-memory segment behind."""
+    children, threads, segments = _children(), set(threading.enumerate()), _segments()
+    yield
+    left = [f"process {pid}" for pid in _children() - children]
+    left += [
+        f"thread {thread.name}"
+        for thread in set(threading.enumerate()) - threads
+        if thread.is_alive()
+    ]
+    left += [f"shared memory {name}" for name in _segments() - segments]
+    assert not left, f"left behind: {', '.join(left)}"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Return the folder of labelled animal data, or skip."""
+    default = Path(__file__).parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("RTPOSE_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no animal data at {folder} (set RTPOSE_DATA)")
+    return folder
+
+
+@pytest.fixture
+def demo_model() -> Path:
+    """Return the bundled demo model."""
+    return Path(__file__).parents[1] / "rtpose" / "demo" / "synthetic-animal.onnx"

@@ -1,0 +1,216 @@
+"""What every output must do; third-party ones too.
+
+A plug-in's own tests derive a class from `OutputContract`, name the plug-in, and give the settings
+that it needs beside its lines. With ``tests/contract`` on pytest's ``pythonpath`` (the examples
+show how)::
+
+    from test_output_contract import OutputContract
+
+    class TestMyOutput(OutputContract):
+        plugin = MyOutput
+        settings = {"port": "/dev/ttyACM0"}
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from rtpose.clock import now_ns
+from rtpose.errors import OutputError
+from rtpose.interfaces import Output, OutputInfo
+from rtpose.messages import Ack, Command
+from rtpose_hardware.virtual import VirtualOutput
+
+LINES = {"laser": {"pin": 0, "max_on_ms": 200}, "valve": {"pin": 1, "max_on_ms": 200}}
+MAX_ON_US = 200_000
+#: A device that says nothing for so long is broken; nothing is measured by it.
+PATIENCE_NS = 10_000_000_000
+
+Order = tuple[str, str, int]
+
+
+def command(command_id: int, line: str, action: str, width_us: int) -> Command:
+    return Command.model_validate(
+        {
+            "command_id": command_id,
+            "output": "rig",
+            "line": line,
+            "action": action,
+            "width_us": width_us,
+        }
+    )
+
+
+def pause(ms: float) -> None:
+    """Let a device's own time pass."""
+    threading.Event().wait(ms / 1000)
+
+
+class OutputContract:
+    """The suite. Every test gets an `output` that is not opened yet, and closes it.
+
+    Attributes
+    ----------
+    plugin, settings
+        The output, and the settings that it needs beside its lines.
+    confirms
+        Whether the device answers that its lines are low; one that cannot may never say `is_safe`.
+    """
+
+    plugin: ClassVar[type[Output]]
+    settings: ClassVar[Mapping[str, Any]] = {}
+    confirms: ClassVar[bool] = True
+
+    @pytest.fixture
+    def make_output(self) -> Callable[[], Output]:
+        """Build outputs with the suite's lines; override it where `settings` is not enough."""
+        config = self.plugin.Config.model_validate({"lines": LINES, **self.settings})
+        build: Callable[..., Output] = self.plugin
+        return lambda: build(config)
+
+    @pytest.fixture
+    def output(self, make_output: Callable[[], Output]) -> Iterator[Output]:
+        output = make_output()
+        yield output
+        output.close()
+
+    @pytest.fixture
+    def armed(self, output: Output) -> Output:
+        output.open()
+        output.arm()
+        return output
+
+    def answers(self, output: Output, count: int) -> list[Ack]:
+        """Wait for that many acknowledgements, beating meanwhile."""
+        acks: list[Ack] = []
+        deadline_ns = now_ns() + PATIENCE_NS
+        while len(acks) < count and now_ns() < deadline_ns:
+            output.beat()
+            acks += output.acks()
+            pause(1)
+        assert len(acks) == count, f"{len(acks)} answers to {count} commands"
+        return acks
+
+    def is_refused(self, output: Output, order: Command) -> bool:
+        """Send, and return whether the driver (by raising) or the device (by answer) refused."""
+        try:
+            output.send(order)
+        except OutputError:
+            return True
+        (ack,) = self.answers(output, 1)
+        assert ack.command_id == order.command_id
+        assert ack.ok or ack.detail, "a refusal says why"
+        return not ack.ok
+
+    def test_unknown_settings_are_refused(self) -> None:
+        settings = {"lines": LINES, **self.settings, "no_such_setting": 1}
+        with pytest.raises(ValidationError, match="no_such_setting"):
+            self.plugin.Config.model_validate(settings)
+
+    def test_no_lines_are_refused(self) -> None:
+        with pytest.raises(ValidationError, match="lines"):
+            self.plugin.Config.model_validate({**self.settings, "lines": {}})
+
+    def test_it_says_what_it_is_and_how_long_it_waits_for_the_host(self, output: Output) -> None:
+        info = output.open()
+        assert isinstance(info, OutputInfo)
+        assert info.device
+        assert info.watchdog_ms is None or info.watchdog_ms > 0
+
+    def test_nothing_is_sent_before_it_is_open(self, output: Output) -> None:
+        with pytest.raises(OutputError):
+            output.send(command(1, "laser", "pulse", 1000))
+
+    def test_it_is_inert_until_armed(self, output: Output) -> None:
+        output.open()
+        for number, action in enumerate(("on", "pulse")):
+            assert self.is_refused(output, command(number, "laser", action, 1000))
+
+    def test_every_command_is_answered_once_and_in_order(self, armed: Output) -> None:
+        orders: list[Order] = [
+            ("laser", "on", MAX_ON_US),
+            ("valve", "on", 1000),
+            ("laser", "off", 0),
+            ("valve", "off", 0),
+            ("laser", "pulse", MAX_ON_US),
+            ("laser", "off", 0),
+            ("valve", "off", 0),
+        ]
+        command_id = 7
+        for _ in range(3):
+            sent = []
+            for line, action, width_us in orders:
+                before_ns = now_ns()
+                command_ns = armed.send(command(command_id, line, action, width_us))
+                assert before_ns <= command_ns <= now_ns()
+                sent.append((command_id, "rig", line, True, command_ns))
+                command_id += 1
+            acks = self.answers(armed, len(orders))
+            got = [(a.command_id, a.output, a.line, a.ok, a.command_ns) for a in acks]
+            assert got == sent, [a.detail for a in acks]
+            assert all(a.command_ns <= a.ack_ns <= now_ns() for a in acks)
+            clock = [a.device_us for a in acks if a.device_us is not None]
+            assert clock == sorted(clock)
+        assert not armed.acks()
+
+    def test_a_line_that_does_not_exist_is_refused_and_harms_nothing(self, armed: Output) -> None:
+        with pytest.raises(OutputError, match="lazer"):
+            armed.send(command(1, "lazer", "pulse", 1000))
+        assert not self.is_refused(armed, command(2, "laser", "pulse", 1000))
+
+    @pytest.mark.parametrize("action", ["on", "pulse"])
+    def test_longer_than_a_line_may_be_on_is_refused(self, armed: Output, action: str) -> None:
+        assert self.is_refused(armed, command(1, "laser", action, MAX_ON_US + 1))
+        assert not self.is_refused(armed, command(2, "laser", action, MAX_ON_US))
+
+    def test_after_safe_nothing_moves_until_it_is_armed_again(self, armed: Output) -> None:
+        assert not self.is_refused(armed, command(1, "laser", "on", MAX_ON_US))
+        assert not armed.is_safe, "safe is what was confirmed after the last safe()"
+        armed.safe()
+        assert armed.is_safe is self.confirms
+        assert self.is_refused(armed, command(2, "laser", "on", 1000))
+        armed.arm()
+        assert not self.is_refused(armed, command(3, "laser", "on", 1000))
+
+    def test_safe_and_close_never_raise(self, output: Output) -> None:
+        output.safe()
+        assert not output.is_safe, "nothing was confirmed by a device that was never open"
+        output.open()
+        output.safe()
+        output.safe()
+        assert output.is_safe is self.confirms
+        output.arm()
+        output.close()
+        output.close()
+        output.safe()
+
+    def test_a_closed_output_sends_nothing(self, armed: Output) -> None:
+        armed.close()
+        with pytest.raises(OutputError):
+            armed.send(command(1, "laser", "pulse", 1000))
+        with pytest.raises(OutputError):
+            armed.arm()
+
+    def test_beats_keep_it_armed_and_silence_disarms_it(self, output: Output) -> None:
+        watchdog_ms = output.open().watchdog_ms
+        if watchdog_ms is None:
+            pytest.skip("this output has no watchdog, which arming reports")
+        output.arm()
+        for _ in range(8):  # longer than the watchdog time
+            output.beat()
+            pause(watchdog_ms / 6)
+        output.beat()
+        assert not self.is_refused(output, command(1, "laser", "off", 0))
+        for number in range(1, 8):  # its clock may be slower than ours
+            pause(watchdog_ms * 2**number)
+            if self.is_refused(output, command(1 + number, "laser", "on", 1000)):
+                return
+        pytest.fail(f"still armed long after its watchdog time of {watchdog_ms} ms")
+
+
+class TestVirtual(OutputContract):
+    plugin = VirtualOutput
+    settings: ClassVar[Mapping[str, Any]] = {"watchdog_ms": 1000}
