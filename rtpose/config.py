@@ -20,7 +20,7 @@ Port = Annotated[int, Field(ge=1024, le=65535)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
 class ModelTable(_Table):

@@ -24,7 +24,7 @@ from rtpose.skeleton import Skeleton
 class Settings(BaseModel):
     """Base of every plug-in's ``Config``: unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
 def _beside_the_rig_file(value: str, info: ValidationInfo) -> str:

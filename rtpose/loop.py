@@ -19,7 +19,7 @@ from rtpose.messages import Heartbeat
 SPAWN = multiprocessing.get_context("spawn")
 
 _BEAT_INTERVAL_NS = 100_000_000
-_LINK_INTERVAL_NS = 20_000_000
+_LINK_INTERVAL_NS = 10_000_000
 _ACTIVITY_BYTES = 128
 
 Order = Literal["start", "stop"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rtpose.errors import InputError, ModelError
+from rtpose.errors import InputError, ModelError, SkeletonError
 from rtpose.skeleton import Skeleton
 
 #: The ONNX metadata key that holds the card.
@@ -175,6 +175,8 @@ class ModelCard(_Part):
                 f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()
             )
             raise ModelError(f"{where}: model card is wrong: {wrong}") from error
+        except SkeletonError as error:
+            raise ModelError(f"{where}: model card is wrong: skeleton: {error}") from error
         except ValueError as error:
             raise ModelError(f"{where}: model card is not JSON: {error}") from error
 

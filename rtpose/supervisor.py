@@ -42,6 +42,8 @@ from rtpose.ring import RingAddress
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
 _HUNG_NS: Final = 3_000_000_000
+#: How often to look whether every process lives: a dead one must stop the outputs at once.
+_LOOK_S: Final = 0.01
 _START_NS: Final = 60_000_000_000
 _STOP_S: Final = 6.0
 _KILL_S: Final = 2.0
@@ -269,13 +271,17 @@ class Supervisor:
 
     def step(self, timeout_s: float) -> None:
         """Take in heartbeats for at most `timeout_s`, and look whether every process is well."""
-        message = self._inbox.receive(timeout_s)
-        while message is not None:
-            if isinstance(message, Heartbeat) and message.process in self._children:
-                self._note(self._children[message.process], message)
-            message = self._inbox.receive(0.0)
-        for child in self._children.values():
-            self._look_after(child)
+        end_ns = now_ns() + round(timeout_s * 1e9)
+        while True:
+            message = self._inbox.receive(min(timeout_s, _LOOK_S))
+            while message is not None:
+                if isinstance(message, Heartbeat) and message.process in self._children:
+                    self._note(self._children[message.process], message)
+                message = self._inbox.receive(0.0)
+            for child in self._children.values():
+                self._look_after(child)
+            if now_ns() >= end_ns:
+                return
 
     def _note(self, child: _Child, beat: Heartbeat) -> None:
         child.last_beat_ns = now_ns()
@@ -319,6 +325,8 @@ class Supervisor:
         # The loop does not need its recorder: the run goes on, and ends with the problem reported.
         if not what.startswith("recorder"):
             self.stop()
+            if "control" in self._children:
+                self._children["control"].order("stop")
 
     def status(self) -> dict[str, dict[str, int]]:
         """Return the counters of every process."""
@@ -367,6 +375,7 @@ class Supervisor:
             "python": sys.version.split()[0],
             "machine": f"{platform.platform()} {platform.processor()}",
             "model": self.card.name,
+            "pids": {child.name: child.process.pid for child in self._children.values()},
             "info": self.info(),
             "counters": self.status(),
         }

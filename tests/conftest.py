@@ -8,8 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 _SHARED_MEMORY = Path("/dev/shm")
+
+# These machines are noisy: no test, and no example of a property test either, is timed.
+settings.register_profile("rtpose", deadline=None)
+settings.load_profile("rtpose")
 
 
 def _children() -> set[int]:
@@ -53,3 +58,18 @@ def data() -> Path:
 def demo_model() -> Path:
     """Return the bundled demo model."""
     return Path(__file__).parents[1] / "rtpose" / "demo" / "synthetic-animal.onnx"
+
+
+@pytest.fixture(scope="session")
+def emulated_board() -> Path:
+    """Return the built emulator, or skip saying what is missing (fail where it is required)."""
+    hardware = Path(__file__).parents[1] / "hardware"
+    emulator = hardware / "emulator" / "build" / "emulator"
+    firmware = hardware / "firmware" / "build" / "board.elf"
+    missing = [str(path) for path in (emulator, firmware) if not path.is_file()]
+    if missing:
+        why = f"the emulated board is not built ({', '.join(missing)}); type: make hardware"
+        if os.environ.get("RTPOSE_REQUIRE_HARDWARE") == "1":
+            pytest.fail(why)
+        pytest.skip(why)
+    return emulator

@@ -1,37 +1,40 @@
 #include "timeline.h"
 
-static void timeline_close_gap(struct timeline *timeline, uint8_t place)
+static inline uint8_t slot_after(uint8_t slot)
 {
-    timeline->count--;
-    for (; place < timeline->count; place++)
-        timeline->order[place] = timeline->order[place + 1];
+    return (slot + 1) & (TIMELINE_SLOTS - 1);
+}
+
+static inline uint8_t slot_before(uint8_t slot)
+{
+    return (slot - 1) & (TIMELINE_SLOTS - 1);
 }
 
 void timeline_remove(struct timeline *timeline, uint8_t item)
 {
-    for (uint8_t place = 0; place < timeline->count; place++) {
-        if (timeline->order[place] == item) {
-            timeline_close_gap(timeline, place);
-            return;
-        }
-    }
-}
-
-void timeline_pop(struct timeline *timeline)
-{
-    timeline_close_gap(timeline, 0);
+    uint8_t slot = timeline->first;
+    uint8_t left = timeline->count;
+    for (; left && timeline->order[slot] != item; left--)
+        slot = slot_after(slot);
+    if (!left)
+        return;
+    timeline->count--;
+    for (; --left; slot = slot_after(slot))
+        timeline->order[slot] = timeline->order[slot_after(slot)];
 }
 
 void timeline_set(struct timeline *timeline, uint8_t item, uint32_t at)
 {
     timeline_remove(timeline, item);
-    uint8_t place = timeline->count++;
-    for (; place > 0; place--) {
-        uint8_t before = timeline->order[place - 1];
+    uint8_t slot = (timeline->first + timeline->count) & (TIMELINE_SLOTS - 1);
+    for (uint8_t earlier = timeline->count; earlier; earlier--) {
+        uint8_t before = timeline->order[slot_before(slot)];
         if ((int32_t)(timeline->at[before] - at) <= 0)
             break;
-        timeline->order[place] = before;
+        timeline->order[slot] = before;
+        slot = slot_before(slot);
     }
-    timeline->order[place] = item;
+    timeline->order[slot] = item;
     timeline->at[item] = at;
+    timeline->count++;
 }

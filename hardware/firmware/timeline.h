@@ -12,11 +12,19 @@
 #define TIMELINE_GUARD LINES /* the watchdog; 0..LINES-1 are the lines */
 #define TIMELINE_ITEMS (LINES + 1)
 
+#define TIMELINE_SLOTS 16 /* a power of 2, so that indices wrap by masking */
+
 struct timeline {
     uint8_t count;
-    uint8_t order[TIMELINE_ITEMS]; /* earliest first */
+    uint8_t first;                 /* slot of the earliest item; the others follow */
+    uint8_t order[TIMELINE_SLOTS]; /* items, a ring */
     uint32_t at[TIMELINE_ITEMS];
 };
+
+static inline uint8_t timeline_first(const struct timeline *timeline)
+{
+    return timeline->order[timeline->first];
+}
 
 /* Enter an item, or move it. */
 void timeline_set(struct timeline *timeline, uint8_t item, uint32_t at);
@@ -25,6 +33,10 @@ void timeline_set(struct timeline *timeline, uint8_t item, uint32_t at);
 void timeline_remove(struct timeline *timeline, uint8_t item);
 
 /* Take the earliest item out. */
-void timeline_pop(struct timeline *timeline);
+static inline void timeline_pop(struct timeline *timeline)
+{
+    timeline->first = (timeline->first + 1) & (TIMELINE_SLOTS - 1);
+    timeline->count--;
+}
 
 #endif

@@ -25,6 +25,8 @@ class BoardLink:
     ----------
     low_latency : bool
         Whether the operating system took the low-latency setting.
+    heard_ns : int
+        When the last bytes arrived.
 
     Raises
     ------
@@ -39,6 +41,7 @@ class BoardLink:
         self._frames: queue.SimpleQueue[tuple[Received, int]] = queue.SimpleQueue()
         self._failure: str | None = None
         self._stopping = False
+        self.heard_ns = 0
         self._port = open_port(port, baud)
         self.low_latency = self._port.ask_low_latency()
         self._thread = threading.Thread(target=self._read, name=f"board on {port}", daemon=True)
@@ -84,7 +87,7 @@ class BoardLink:
             except OSError as error:
                 self._failure = self._failure or str(error)
                 return
-            arrival_ns = now_ns()
+            arrival_ns = self.heard_ns = now_ns()
             for payload in reader.feed(data):
                 try:
                     self._frames.put((parse(payload), arrival_ns))

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
 from rtpose.clock import now_ns
 from rtpose.errors import BoardVersionError, OutputError, RtposeError
 from rtpose.interfaces import Output, OutputInfo
@@ -31,6 +32,9 @@ _NS_PER_MS = 1_000_000
 #: Requests that may be unanswered at a time: their frames fit into the board's receive buffer, so
 #: that none is lost however fast they are sent.
 _WINDOW = 16
+
+#: Far below 256, so that a sequence number is never used twice at a time.
+_MOST_PENDING = 128
 
 #: `Output`: no call blocks for longer than 100 ms.
 _ANSWER_TIMEOUT_NS = 90 * _NS_PER_MS
@@ -71,7 +75,6 @@ class BoardOutput(Output):
 
     def _start_anew(self) -> None:
         self._fault: str | None = None
-        self._heard_ns = 0
         self._clock = protocol.BoardClock()
         self._pending: dict[int, _Pending] = {}
         self._acks: deque[Ack] = deque()
@@ -129,6 +132,7 @@ class BoardOutput(Output):
     def send(self, command: Command) -> int:
         """Hand a command to the operating system; return `now_ns` just after that."""
         link = self._opened()
+        self._drain(link)
         self._raise_fault()
         line = self._settings.lines.get(command.line)
         if line is None:
@@ -142,7 +146,11 @@ class BoardOutput(Output):
         frame = protocol.order(
             Request[command.action.upper()], sequence, line.pin, command.width_us
         )
+        before_ns = now_ns()
         sent_ns = link.write(frame)
+        if link.heard_ns > before_ns:
+            # This thread was held up after the bytes had gone, perhaps until they were answered.
+            sent_ns = before_ns
         self._pending[sequence] = _Pending(command, sent_ns)
         return sent_ns
 
@@ -165,6 +173,8 @@ class BoardOutput(Output):
         self._drain(link)
         self._expire(link)
         self._raise_fault()
+        if len(self._pending) >= _MOST_PENDING:
+            return  # it has more than enough to answer, and all of that restarts its watchdog
         sequence = self._sequence()
         sent_ns = link.write(_END + protocol.request(Request.BEAT, sequence))
         self._pending[sequence] = _Pending(None, sent_ns)
@@ -214,9 +224,9 @@ class BoardOutput(Output):
         link.write(_END + protocol.request(Request.HELLO, self._sequence()))
         deadline_ns = now_ns() + _HELLO_REPEAT_NS
         while (item := link.receive((deadline_ns - now_ns()) / _NS_PER_S)) is not None:
-            # Not the one sent at boot: only after an answer no reset is to be expected any more.
-            if isinstance(item[0], Hello) and not item[0].booted:
-                return item[0]
+            if isinstance(item[0], Hello):
+                # What it says at boot is no answer: it may have missed this request. Ask again.
+                return None if item[0].booted else item[0]
         link.check()
         return None
 
@@ -318,7 +328,6 @@ class BoardOutput(Output):
             self._handle(link, *item)
 
     def _handle(self, link: BoardLink, frame: Received, arrival_ns: int) -> None:
-        self._heard_ns = arrival_ns
         if isinstance(frame, Done):
             pending = self._pending.pop(frame.sequence, None)
             device_us = self._clock.extend(frame.time_us, arrival_ns)
@@ -344,7 +353,7 @@ class BoardOutput(Output):
             del self._pending[sequence]
             if pending.command is not None:
                 self._acks.append(self._ack(pending, now))
-            if self._heard_ns < pending.sent_ns:
+            if link.heard_ns < pending.sent_ns:
                 waited = self._settings.ack_timeout_ms
                 self._set_fault(f"the board on {link.name} has been silent for {waited} ms")
 

@@ -13,12 +13,15 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.interfaces import Output, OutputInfo, OutputSettings
 from rtpose.messages import Ack, Command
+from rtpose_hardware.protocol import (
+    DEFAULT_WATCHDOG_MS,
+    MAX_WATCHDOG_MS,
+    MIN_WATCHDOG_MS,
+    MIN_WIDTH_US,
+)
 
 #: Older edges are forgotten: enough for hours of an experiment.
 MAX_EDGES = 100_000
-
-#: The shortest pulse that the TTL board keeps to.
-MIN_WIDTH_US = 20
 
 
 class Edge(NamedTuple):
@@ -62,7 +65,6 @@ class VirtualBoard:
         self._watchdog_ns = watchdog_ns
         self._high: dict[str, tuple[int, int]] = {}  # when it rose, when it falls
         self._beat_ns: int | None = None  # the last sign of life; None while disarmed
-        self._why_disarmed = "not armed"
         self.edges: deque[Edge] = deque(maxlen=MAX_EDGES)
 
     def settle(self, at_ns: int) -> None:
@@ -77,7 +79,11 @@ class VirtualBoard:
                 self._fall(line, fall_ns)
         if silent_ns is not None and silent_ns <= at_ns:
             self._beat_ns = None
-            self._why_disarmed = f"not armed: no heartbeat for {self._watchdog_ns / 1e6:g} ms"
+
+    def is_armed(self, at_ns: int) -> bool:
+        """Return whether commands are accepted."""
+        self.settle(at_ns)
+        return self._beat_ns is not None
 
     def arm(self, at_ns: int) -> None:
         """Accept commands from now on; counts as a heartbeat."""
@@ -94,7 +100,7 @@ class VirtualBoard:
         """Carry out one command; return why it was refused, or an empty string."""
         self.settle(at_ns)
         if self._beat_ns is None:
-            return self._why_disarmed
+            return "not armed"
         self._beat_ns = at_ns  # whoever commands is alive
         if command.action == "off":
             self._fall(command.line, at_ns)
@@ -119,7 +125,6 @@ class VirtualBoard:
         for line in sorted(self._high):
             self._fall(line, at_ns)
         self._beat_ns = None
-        self._why_disarmed = "not armed"
 
     def levels(self, at_ns: int) -> dict[str, bool]:
         """Return whether each line is high."""
@@ -136,18 +141,20 @@ class VirtualSettings(OutputSettings):
 
     Attributes
     ----------
-    watchdog_ms : float
+    watchdog_ms : int
         After how long without a beat or a command from control every line falls.
     """
 
-    watchdog_ms: Annotated[float, Field(ge=20, le=1_000, allow_inf_nan=False)] = 100.0
+    watchdog_ms: Annotated[int, Field(ge=MIN_WATCHDOG_MS, le=MAX_WATCHDOG_MS)] = DEFAULT_WATCHDOG_MS
 
 
 class VirtualOutput(Output):
     """Lines in memory.
 
-    Commands that a board would refuse are refused in the acknowledgement, as a board does; what
-    the driver itself can see (not armed, no such line, not open) raises.
+    A width outside the limits and a pulse on a high line are refused in the acknowledgement, as by
+    a board; what the driver itself can see (not open, not armed, no such line) raises. When the
+    watchdog has disarmed it, `acks`, `beat` and `send` raise until it is armed again; answers that
+    came before are returned first.
 
     Parameters
     ----------
@@ -171,7 +178,8 @@ class VirtualOutput(Output):
     def open(self) -> OutputInfo:
         """Start the board's clock, all lines low."""
         self._opened_ns = now_ns()
-        return OutputInfo(device="virtual, no hardware", watchdog_ms=self._config.watchdog_ms)
+        watchdog_ms = float(self._config.watchdog_ms)
+        return OutputInfo(device="virtual, no hardware", watchdog_ms=watchdog_ms)
 
     def arm(self) -> None:
         """Let `send` reach the lines."""
@@ -183,6 +191,8 @@ class VirtualOutput(Output):
     def send(self, command: Command) -> int:
         """Carry out one command and return when."""
         opened_ns = self._since_open()
+        command_ns = now_ns()
+        self._check_watchdog(command_ns)
         if not self._armed:
             raise OutputError(f"command {command.command_id}: the virtual output is not armed")
         if command.line not in self._config.lines:
@@ -190,7 +200,6 @@ class VirtualOutput(Output):
                 f"command {command.command_id}: no line {command.line!r} "
                 f"(lines: {', '.join(self._config.lines)})"
             )
-        command_ns = now_ns()
         refusal = self._board.execute(command, command_ns)
         self._acks.append(
             Ack(
@@ -210,12 +219,16 @@ class VirtualOutput(Output):
         """Return the answers since the last call, oldest first."""
         self._since_open()
         acks, self._acks = self._acks, []
+        if not acks:
+            self._check_watchdog(now_ns())
         return acks
 
     def beat(self) -> None:
         """Feed the watchdog."""
         self._since_open()
-        self._board.beat(now_ns())
+        at_ns = now_ns()
+        self._check_watchdog(at_ns)
+        self._board.beat(at_ns)
 
     def safe(self) -> None:
         """Drop every line and disarm."""
@@ -247,3 +260,10 @@ class VirtualOutput(Output):
         if self._opened_ns is None:
             raise OutputError("the virtual output is not open")
         return self._opened_ns
+
+    def _check_watchdog(self, at_ns: int) -> None:
+        if self._armed and not self._board.is_armed(at_ns):
+            raise OutputError(
+                "the virtual output dropped its lines and disarmed: it had no heartbeat for "
+                f"{self._config.watchdog_ms} ms; arm it again"
+            )

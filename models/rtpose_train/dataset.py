@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,21 +101,27 @@ def read_project(path: Path) -> Project:
         found, with file and row.
     """
     root, files, config = _locate(path)
-    names, edges = _keypoints(files, config)
+    names = _common_keypoints(files)
+    # Dictionaries, as sets that keep their order.
+    edges: dict[tuple[str, str], None] = {}
+    notes: dict[str, None] = {}
     frames: list[LabelledFrame] = []
-    unlabelled = 0
     for file in files:
         rows = _check_rows(file, root, names)
-        for frame in _read_labels(file, root, names, rows):
-            if np.isnan(frame.points).all():
-                unlabelled += 1
-            else:
-                frames.append(frame)
-    if not frames:
+        labels, warned = _load(file, config)
+        notes.update(dict.fromkeys(warned))
+        for edge in labels.skeletons[0].edges:
+            edges[edge.source.name, edge.destination.name] = None
+        frames += _frames(labels, file, root, names, rows)
+    labelled = [frame for frame in frames if not np.isnan(frame.points).all()]
+    if not labelled:
         raise InputError(f"{path}: no labelled frame in {', '.join(str(file) for file in files)}")
-    _check_each_keypoint(path, names, frames)
-    notes = (f"{unlabelled} frames without any label left out",) if unlabelled else ()
-    return Project(root, Skeleton(names, edges, mirror_pairs(names)), tuple(frames), notes)
+    _check_each_keypoint(path, names, labelled)
+    left_out = len(frames) - len(labelled)
+    if left_out:
+        notes[f"{left_out} frames without any label left out"] = None
+    skeleton = Skeleton(names, tuple(edges), mirror_pairs(names))
+    return Project(root, skeleton, tuple(labelled), tuple(notes))
 
 
 def _locate(path: Path) -> tuple[Path, list[Path], Path | None]:
@@ -140,20 +147,16 @@ def _locate(path: Path) -> tuple[Path, list[Path], Path | None]:
     return config.parent, files, config
 
 
-def _keypoints(
-    files: Sequence[Path], config: Path | None
-) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Return the keypoint names in their own order, and the edges of the configuration."""
-    headers = {file: _read_header(file) for file in files}
-    names = headers[files[0]]
-    for file, others in headers.items():
+def _common_keypoints(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the keypoint names in the order of the first file."""
+    names = _read_header(files[0])
+    for file in files[1:]:
+        others = _read_header(file)
         if set(others) != set(names):
             raise InputError(
                 f"{file}: keypoints {', '.join(others)} differ from {files[0]}: {', '.join(names)}"
             )
-    labels = _load(files[0], config)
-    skeleton = labels.skeletons[0]
-    return names, tuple((edge.source.name, edge.destination.name) for edge in skeleton.edges)
+    return names
 
 
 def _read_header(file: Path) -> tuple[str, ...]:
@@ -231,17 +234,20 @@ def _check_numbers(where: str, columns: Sequence[str], cells: Sequence[str]) -> 
     return problems
 
 
-def _load(file: Path, config: Path | None) -> sleap_io.Labels:
+def _load(file: Path, config: Path | None) -> tuple[sleap_io.Labels, list[str]]:
+    """Return the labels of a file, and what sleap-io warns of (edges to unknown keypoints)."""
     try:
-        return sleap_io.load_dlc(str(file), config=str(config) if config else False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            labels = sleap_io.load_dlc(str(file), config=str(config) if config else False)
     except (ValueError, KeyError, OSError) as error:
         raise InputError(f"{file}: cannot be read as DeepLabCut labels: {error}") from error
+    return labels, [f"{config or file}: {warning.message}" for warning in caught]
 
 
-def _read_labels(
-    file: Path, root: Path, names: Sequence[str], rows: dict[Path, int]
+def _frames(
+    labels: sleap_io.Labels, file: Path, root: Path, names: Sequence[str], rows: dict[Path, int]
 ) -> Iterator[LabelledFrame]:
-    labels = _load(file, None)
     order = [labels.skeletons[0].node_names.index(name) for name in names]
     for labelled in labels.labeled_frames:
         image = Path(labelled.video.filename[labelled.frame_idx])

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,16 @@ from rtpose_train.decode import decode, errors_px
 from rtpose_train.export import INPUT_NAME, OUTPUT_NAME, write_model
 from rtpose_train.files import write_file
 from rtpose_train.geometry import letterbox
+
+#: ONNX Runtime's exceptions have no common base but Exception.
+_LOAD_ERRORS = (
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+)
 
 
 def evaluate(
@@ -94,8 +105,8 @@ def _open(model: Path) -> tuple[ModelCard, onnxruntime.InferenceSession]:
         raise ModelError(f"{model}: no such model file")
     try:
         session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    except RuntimeError as error:
-        raise ModelError(f"{model}: cannot be loaded: {error}") from error
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"{model}: damaged, or not an ONNX model: {error}") from error
     metadata = session.get_modelmeta().custom_metadata_map
     return ModelCard.from_metadata(metadata, str(model)), session
 

@@ -13,6 +13,7 @@ show how)::
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +23,7 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.interfaces import Output, OutputInfo
 from rtpose.messages import Ack, Command
+from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
 from rtpose_hardware.virtual import VirtualOutput
 
 LINES = {"laser": {"pin": 0, "max_on_ms": 200}, "valve": {"pin": 1, "max_on_ms": 200}}
@@ -207,10 +209,27 @@ class OutputContract:
         for number in range(1, 8):  # its clock may be slower than ours
             pause(watchdog_ms * 2**number)
             if self.is_refused(output, command(1 + number, "laser", "on", 1000)):
-                return
-        pytest.fail(f"still armed long after its watchdog time of {watchdog_ms} ms")
+                break
+        else:
+            pytest.fail(f"still armed long after its watchdog time of {watchdog_ms} ms")
+        output.arm()
+        assert not self.is_refused(output, command(100, "laser", "on", 1000))
 
 
 class TestVirtual(OutputContract):
     plugin = VirtualOutput
     settings: ClassVar[Mapping[str, Any]] = {"watchdog_ms": 1000}
+
+
+@pytest.mark.usefixtures("emulated_board")
+class TestEmulatedTtl(OutputContract):
+    """The board's own firmware, on an emulated chip."""
+
+    plugin = EmulatedTtlOutput
+    settings: ClassVar[Mapping[str, Any]] = {"watchdog_ms": 1000}
+
+    @pytest.fixture
+    def make_output(self, tmp_path: Path) -> Callable[[], Output]:
+        settings = {"lines": LINES, **self.settings, "edge_log": str(tmp_path / "edges.log")}
+        config = EmulatedTtlOutput.Config.model_validate(settings)
+        return lambda: EmulatedTtlOutput(config)

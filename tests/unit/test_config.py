@@ -169,5 +169,6 @@ def test_a_value_where_a_table_belongs_is_a_problem_not_a_crash(
 
 
 def test_paths_are_beside_the_rig_file(tmp_path: Path) -> None:
+    assert load_rig(write(tmp_path, GOOD)).recording.folder == str(tmp_path / "runs")
     text = GOOD + '\n[recording]\nfolder = "somewhere"\n'
     assert load_rig(write(tmp_path, text)).recording.folder == str(tmp_path / "somewhere")

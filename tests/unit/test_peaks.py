@@ -331,8 +331,9 @@ def test_decoding_allocates_nothing() -> None:
         after = rtsys.get_allocation_stats()
     finally:
         _nrt_python.memsys_disable_stats()
-    # One descriptor for each array that is handed over; no memory.
-    assert after.alloc == before.alloc
+    # Numba makes a descriptor of each of the seven arrays that it is handed; nothing per map.
+    assert after.alloc - before.alloc <= 7
+    assert after.free - before.free == after.alloc - before.alloc
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:

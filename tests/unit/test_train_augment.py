@@ -24,7 +24,7 @@ SAME_LIGHT = {"contrast": 0.0, "brightness": 0.0, "noise": 0.0, "blur_px": 0.0}
 def _spot(width: int, height: int, x: float, y: float, sigma: float) -> NDArray[np.uint8]:
     columns, rows = np.arange(width), np.arange(height)[:, None]
     spot = 250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
-    return np.rint(spot).astype(np.uint8)
+    return np.asarray(np.rint(spot), np.uint8)
 
 
 def _centroid(image: NDArray[np.uint8]) -> tuple[float, float]:

@@ -298,6 +298,15 @@ def test_poses_of_another_shape_are_refused(trigger: Trigger) -> None:
         trigger.update(make_pose(IN))
 
 
+@pytest.mark.parametrize("place", [(math.nan, 15), (15, math.inf), (15, math.nan)])
+@pytest.mark.parametrize("trigger", [region("inside"), speed("while", below_px_s=1)])
+def test_a_coordinate_that_is_no_number_is_no_place(trigger: Trigger, place: Place) -> None:
+    for i in range(20):
+        trigger.update(make_pose(IN, i * 10 * MS))
+    assert trigger.update(make_pose(IN, 200 * MS)) is Decision.HIGH
+    assert trigger.update(make_pose(place, 210 * MS)) is Decision.LOW
+
+
 def test_update_before_prepare_is_refused() -> None:
     settings = RegionSettings.model_validate(
         {"keypoint": "snout", "when": "enter", "polygon": SQUARE}

@@ -1,4 +1,3 @@
-import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +15,6 @@ from rtpose.errors import CameraError
 from rtpose.interfaces import Captured, FrameFormat
 
 Pixels = NDArray[np.uint8]
-DATA = Path(os.environ.get("RTPOSE_DATA", "../shared/data"))
-MOUSE = DATA / "dlc-openfield-mouse/videos/m3v1mp4.mp4"
 
 
 class Played:
@@ -259,12 +256,12 @@ def test_wrong_settings_are_refused(wrong: Mapping[str, Any], message: str) -> N
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not MOUSE.exists(), reason=f"{MOUSE} is not there (RTPOSE_DATA)")
-def test_the_mouse_video_comes_as_opencv_reads_it() -> None:
-    played = Played(MOUSE, count=25, rate="own")
+def test_the_mouse_video_comes_as_opencv_reads_it(data: Path) -> None:
+    path = data / "dlc-openfield-mouse/videos/m3v1mp4.mp4"
+    played = Played(path, count=25, rate="own")
     assert played.format.shape == (480, 640)
     assert played.format.rate_hz == pytest.approx(30, abs=0.01)
-    reference = cv2.VideoCapture(str(MOUSE))
+    reference = cv2.VideoCapture(str(path))
     for frame in played.frames:
         done, image = reference.read()
         assert done

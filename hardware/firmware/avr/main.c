@@ -21,7 +21,8 @@
 
 #define EARLY 512  /* cycles; the longest time with interrupts off is below */
 #define FINE 120   /* cycles before the edge from which on nothing else is done */
-#define NEAREST 32 /* cycles before the edge that the fine wait needs at least */
+#define APART 200  /* cycles between two edges of the timeline that are both on time */
+#define NEAREST 24 /* cycles before the edge that the fine wait needs at least */
 
 const char port_name[] = FIRMWARE_NAME;
 
@@ -29,6 +30,9 @@ static volatile uint32_t overflows; /* of timer 1, each 65536 cycles */
 static struct timeline timeline;    /* touched with interrupts off only */
 static uint8_t high;                /* lines; touched with interrupts off only */
 static volatile bool guarded;
+
+/* A table, because this chip shifts by one place at a time. */
+static const uint8_t bit_of_line[LINES] = {1, 2, 4, 8, 16, 32, 64, 128};
 
 /* ---- rings: 256 bytes each, so that 8-bit indices wrap by themselves ---- */
 
@@ -148,10 +152,14 @@ static inline void drop_at(uint16_t at, uint8_t lines)
     if (left >= NEAREST) {
         edge_at((uint8_t)at, d, b);
     } else {
+        while ((int16_t)(at - TCNT1) > 0)
+            ;
         PORTD = d;
         PORTB = b;
     }
     high &= ~lines;
+    if (UCSR0A & _BV(RXC0))
+        receive();
 }
 
 /* Do what is due within EARLY cycles and set the compare register for what is due next.
@@ -161,7 +169,7 @@ static inline void drop_at(uint16_t at, uint8_t lines)
 static void serve_timeline(void)
 {
     while (timeline.count) {
-        uint8_t item = timeline.order[0];
+        uint8_t item = timeline_first(&timeline);
         uint32_t at = timeline.at[item];
         /* Set first and judged after, so that no moment can slip through between the two. */
         OCR1A = (uint16_t)(at - EARLY);
@@ -175,7 +183,7 @@ static void serve_timeline(void)
             timeline.count = 0;
             guarded = false;
         } else {
-            drop_at((uint16_t)at, (uint8_t)(1u << item));
+            drop_at((uint16_t)at, bit_of_line[item]);
             timeline_pop(&timeline);
         }
     }
@@ -212,17 +220,28 @@ uint32_t port_us(uint32_t tick)
     return (uint32_t)((uint8_t)(counted >> 16) << 4 & 0xF0) << 24 | tick >> 4;
 }
 
+/* Nothing else is due until shortly after `end`. */
+static inline bool undisturbed(uint32_t end)
+{
+    return !timeline.count
+           || (int32_t)(timeline.at[timeline_first(&timeline)] - end) > APART;
+}
+
 bool port_raise(uint8_t line, uint32_t width, uint32_t *rise)
 {
-    uint8_t lines = (uint8_t)(1u << line);
+    uint8_t lines = bit_of_line[line];
     cli();
     bool allowed = guarded;
     if (allowed) {
         uint16_t reading = edge_now(PORTD | PORTD_OF_LINES(lines), PORTB | PORTB_OF_LINES(lines));
         high |= lines;
         *rise = extend_reading(reading);
-        timeline_set(&timeline, line, *rise + width);
-        serve_timeline();
+        if (width <= EARLY && undisturbed(*rise + width)) {
+            drop_at(reading + (uint16_t)width, lines); /* entering it would take too long */
+        } else {
+            timeline_set(&timeline, line, *rise + width);
+            serve_timeline();
+        }
     }
     sei();
     return allowed;
@@ -231,7 +250,7 @@ bool port_raise(uint8_t line, uint32_t width, uint32_t *rise)
 bool port_hold(uint8_t line, uint32_t end)
 {
     cli();
-    bool held = high & (1u << line);
+    bool held = high & bit_of_line[line];
     if (held) {
         timeline_set(&timeline, line, end);
         serve_timeline();
@@ -251,7 +270,7 @@ uint8_t port_drop(uint8_t lines, uint32_t *tick)
     /* One at a time, to keep interrupts off for a short while only. An end that comes between
      * drops a line that is low: no harm. */
     for (uint8_t line = 0; line < LINES; line++) {
-        if (moved & (1u << line)) {
+        if (moved & bit_of_line[line]) {
             cli();
             timeline_remove(&timeline, line);
             sei();
@@ -353,10 +372,12 @@ int main(void)
     sei();
     board_start(reset_cause());
     for (;;) {
-        wdt_reset();
-        while (received_out != received_in)
-            board_take(received[received_out++]);
+        wdt_reset(); /* also between the bytes of a stream without end */
         board_poll();
+        if (received_out != received_in) {
+            board_take(received[received_out++]);
+            continue;
+        }
         cli();
         if (received_out == received_in) {
             sleep_enable();

@@ -1,0 +1,126 @@
+"""A rig as a user runs it: the command line in a process of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtpose.clock import now_ns
+from rtpose.messages import AnyMessage
+from rtpose.run_log import read_log
+
+_ROOT = Path(__file__).parents[2]
+WAIT_S = 30.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+    """Poll a condition of another process until it holds; fail after a long while."""
+    end_ns = now_ns() + round(timeout_s * 1e9)
+    while now_ns() < end_ns:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"{what}: not within {timeout_s:g} s")
+
+
+@dataclass
+class RunningRig:
+    """An `rtpose run` in a process of its own.
+
+    Attributes
+    ----------
+    folder : Path
+        Holds rig.toml, the runs folder and whatever the test puts there.
+    """
+
+    folder: Path
+    ports: dict[str, int]
+    process: "subprocess.Popen[str] | None" = None
+    report_file: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.report_file = self.folder / "report.json"
+
+    def start(self, rig_toml: str, *options: str, seconds: float = 60.0) -> None:
+        stream = "\n".join(f"{name} = {port}" for name, port in self.ports.items())
+        path = self.folder / "rig.toml"
+        path.write_text(f"{rig_toml}\n[stream]\n{stream}\n")
+        command = [sys.executable, "-m", "rtpose", "run", str(path), "--seconds", str(seconds)]
+        command += ["--json", str(self.report_file), *options]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        """Poll a condition of another process until it holds; fail after a long while."""
+        return wait_for(condition, what)
+
+    @property
+    def running(self) -> "subprocess.Popen[str]":
+        assert self.process is not None
+        return self.process
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the run's manifest once the whole rig is up (or has ended)."""
+
+        def read() -> dict[str, Any] | None:
+            files = list(self.folder.glob("runs/*/manifest.json"))
+            if files:
+                data: dict[str, Any] = json.loads(files[0].read_text())
+                return data
+            if self.running.poll() is not None:
+                raise AssertionError(f"the rig ended: {self.running.communicate()}")
+            return None
+
+        found: dict[str, Any] = wait_for(read, "the rig starts")
+        return found
+
+    def log(self) -> list[AnyMessage]:
+        """Return the run's log."""
+        (path,) = self.folder.glob("runs/*/events.jsonl")
+        return read_log(path)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the rig to end; return its exit code and what it said."""
+        out, error = self.running.communicate(timeout=WAIT_S)
+        return self.running.returncode, out, error
+
+    def report(self) -> dict[str, Any]:
+        """Return the report that ``--json`` wrote."""
+        data: dict[str, Any] = json.loads(self.report_file.read_text())
+        return data
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[RunningRig]:
+    """Return a rig that is not started yet; whatever is left of it is killed at the end."""
+    names = ("pose_port", "event_port", "command_port")
+    rig = RunningRig(tmp_path, dict(zip(names, free_ports(3), strict=True)))
+    yield rig
+    if rig.process is not None and rig.process.poll() is None:
+        rig.process.kill()
+        rig.process.communicate()

@@ -1,0 +1,267 @@
+"""Every label lands on its own image, and what cannot be used is named with file and row."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtpose.errors import InputError
+from rtpose_train.dataset import (
+    load_frames,
+    mirror_pairs,
+    read_project,
+    read_split,
+    select,
+    split_frames,
+)
+
+NAMES = ("snout", "leftear", "rightear")
+FULL = ["10", "20", "30.5", "20", "5", "6"]
+PARTLY = ["10", "20", "30.5", "20", "", ""]
+
+
+def _project(
+    folder: Path,
+    rows: Sequence[tuple[str, Sequence[str]]],
+    names: Sequence[str] = NAMES,
+    *,
+    images: bool = True,
+) -> Path:
+    """Write a DeepLabCut project; image i is uniformly grey of level i."""
+    recording = folder / "labeled-data" / "day1"
+    recording.mkdir(parents=True)
+    header = [
+        ["scorer", *["me"] * (2 * len(names))],
+        ["bodyparts", *(name for name in names for _ in "xy")],
+        ["coords", *["x", "y"] * len(names)],
+    ]
+    body = [[f"labeled-data/day1/{image}", *cells] for image, cells in rows]
+    text = "\n".join(",".join(row) for row in [*header, *body])
+    (recording / "CollectedData_me.csv").write_text(text + "\n", encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        "Task: t\nscorer: me\ndate: d\nbodyparts:\n"
+        + "".join(f"- {name}\n" for name in names)
+        + "skeleton:\n- [snout, rightear]\nvideo_sets: {}\nproject_path: x\n",
+        encoding="utf-8",
+    )
+    if images:
+        for level, (image, _) in enumerate(rows):
+            cv2.imwrite(str(recording / image), np.full((40, 60, 3), level, np.uint8))
+    return folder
+
+
+def test_labels_keep_their_image_order_and_gaps(tmp_path: Path) -> None:
+    rows = [
+        ("img9.png", ["1", "2", "3", "4", "5", "6"]),
+        ("img10.png", PARTLY),
+        ("img2.png", ["7", "8", "", "", "9", "10"]),
+    ]
+    project = read_project(_project(tmp_path / "p", rows))
+    assert project.skeleton.names == NAMES  # sleap-io would sort them
+    assert project.skeleton.pairs == (("leftear", "rightear"),)
+    assert project.skeleton.edges == (("snout", "rightear"),)
+    found = {frame.name: frame.points.tolist() for frame in project.frames}
+    assert found["labeled-data/day1/img9.png"] == [[1, 2], [3, 4], [5, 6]]
+    assert found["labeled-data/day1/img2.png"][0] == [7, 8]
+    assert np.isnan(found["labeled-data/day1/img2.png"][1]).all()
+    levels, notes = load_frames(project.frames, "gray", lambda pixels, _: int(pixels[0, 0]))
+    assert [frame.image.name for frame in project.frames] == ["img9.png", "img10.png", "img2.png"]
+    assert levels == [0, 1, 2]
+    assert notes == []
+
+
+@pytest.mark.parametrize("give", ["", "config.yaml", "labeled-data/day1/CollectedData_me.csv"])
+def test_folder_configuration_and_label_file_are_the_same_project(
+    tmp_path: Path, give: str
+) -> None:
+    folder = _project(tmp_path / "p", [("img1.png", FULL)])
+    project = read_project(folder / give)
+    assert project.frames[0].points[1].tolist() == [30.5, 20.0]
+    assert project.frames[0].where.endswith("CollectedData_me.csv row 4")
+
+
+def test_rows_without_any_label_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [("img1.png", FULL), ("img2.png", [""] * 6)]
+    project = read_project(_project(tmp_path / "p", rows))
+    assert [frame.image.name for frame in project.frames] == ["img1.png"]
+    assert "1 frames without any label" in project.notes[0]
+
+
+def test_edges_to_unknown_keypoints_are_reported_and_dropped(tmp_path: Path) -> None:
+    folder = _project(tmp_path / "p", [("img1.png", FULL)])
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("[snout, rightear]", "[bodypart1, bodypart2]"))
+    project = read_project(folder)
+    assert project.skeleton.edges == ()
+    assert "bodypart1" in project.notes[0]
+
+
+def test_paths_in_three_columns_are_read(tmp_path: Path) -> None:
+    folder = _project(tmp_path / "p", [("img1.png", FULL)])
+    file = folder / "labeled-data" / "day1" / "CollectedData_me.csv"
+    header, body = file.read_text().splitlines()[:3], file.read_text().splitlines()[3:]
+    header = [line.replace(",", ",,,", 1) for line in header]
+    body = [line.replace("labeled-data/day1/", "labeled-data,day1,") for line in body]
+    file.write_text("\n".join([*header, *body]) + "\n")
+    frame = read_project(folder).frames[0]
+    assert (frame.image.name, frame.points[2].tolist()) == ("img1.png", [5.0, 6.0])
+
+
+def test_missing_images_are_named_with_their_row_not_skipped(tmp_path: Path) -> None:
+    folder = _project(tmp_path / "p", [(f"img{n}.png", PARTLY) for n in range(4)])
+    (folder / "labeled-data" / "day1" / "img1.png").unlink()
+    with pytest.raises(InputError, match=r"CollectedData_me\.csv row 5: no image .*img1\.png"):
+        read_project(folder)
+
+
+def test_all_bad_rows_are_reported_at_once(tmp_path: Path) -> None:
+    rows = [
+        ("img1.png", ["1", "two", "3", "4", "5", "6"]),
+        ("img2.png", ["1", "2", "3", "", "5", "6"]),
+        ("img3.png", ["1", "2", "3", "4", "5"]),
+        ("img4.png", ["1", "2", "3", "4", "5", "inf"]),
+    ]
+    folder = _project(tmp_path / "p", rows)
+    file = folder / "labeled-data" / "day1" / "CollectedData_me.csv"
+    file.write_text(file.read_text() + file.read_text().splitlines()[3] + "\n")
+    with pytest.raises(InputError) as caught:
+        read_project(folder)
+    lines = str(caught.value).splitlines()
+    assert [line.split("row ")[1][0] for line in lines] == ["4", "5", "6", "7", "8", "8"]
+    assert "snout" in lines[0]
+    assert "leftear" in lines[1]
+    assert "5 coordinates, the header has 6" in lines[2]
+    assert "labelled in row 4 too" in lines[4]
+
+
+def test_a_keypoint_that_is_never_labelled_is_refused(tmp_path: Path) -> None:
+    folder = _project(tmp_path / "p", [("img1.png", PARTLY), ("img2.png", PARTLY)])
+    with pytest.raises(InputError, match="never labelled in 2 frames: rightear"):
+        read_project(folder)
+
+
+def test_unreadable_images_are_all_named(tmp_path: Path) -> None:
+    rows = [(f"img{n}.png", FULL) for n in range(3)]
+    folder = _project(tmp_path / "p", rows)
+    recording = folder / "labeled-data" / "day1"
+    whole = (recording / "img0.png").read_bytes()
+    (recording / "img1.png").write_bytes(b"\x89PNG no picture")
+    (recording / "img2.png").write_bytes(b"")
+    (recording / "img0.png").write_bytes(whole)
+    project = read_project(folder)
+    with pytest.raises(InputError) as caught:
+        load_frames(project.frames, "gray", lambda pixels, points: None)
+    assert "row 5" in str(caught.value)
+    assert "row 6" in str(caught.value)
+    assert "row 4" not in str(caught.value)
+
+
+def test_labels_outside_the_image_are_reported_and_not_used(tmp_path: Path) -> None:
+    rows = [("img1.png", ["-0.4", "39.4", "60", "5", "30", "1e9"])]
+    project = read_project(_project(tmp_path / "p", rows))
+    points, notes = load_frames(project.frames, "gray", lambda _, points: points)
+    assert points[0][0].tolist() == [-0.4, 39.4]
+    assert np.isnan(points[0][1:]).all()
+    assert len(notes) == 2
+    assert "row 4" in notes[0]
+    assert "60x40" in notes[0]
+
+
+def test_what_is_not_a_project_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("x")
+    _project(tmp_path / "unlabelled", [])
+    _project(tmp_path / "none", [])
+    (tmp_path / "none" / "labeled-data" / "day1" / "CollectedData_me.csv").unlink()
+    for path, words in (
+        ("absent", "no such project"),
+        ("empty", "not a DeepLabCut project"),
+        ("file.txt", "not a DeepLabCut project"),
+        ("unlabelled", "no labelled frame"),
+        ("none", "no labels"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_project(tmp_path / path)
+
+
+def test_two_label_files_for_the_same_images_are_refused(tmp_path: Path) -> None:
+    folder = _project(tmp_path / "p", [("img1.png", PARTLY)])
+    file = folder / "labeled-data" / "day1" / "CollectedData_me.csv"
+    file.with_name("CollectedData_you.csv").write_text(file.read_text())
+    with pytest.raises(InputError, match="two label files"):
+        read_project(folder)
+
+
+def test_several_individuals_are_refused(tmp_path: Path) -> None:
+    folder = _project(tmp_path / "p", [("img1.png", PARTLY)])
+    file = folder / "labeled-data" / "day1" / "CollectedData_me.csv"
+    lines = file.read_text().splitlines()
+    lines.insert(1, "individuals" + ",one" * 6)
+    file.write_text("\n".join(lines))
+    with pytest.raises(InputError, match="several individuals"):
+        read_project(folder)
+
+
+@pytest.mark.data
+def test_the_real_projects_are_read(data: Path) -> None:
+    mouse = read_project(data / "dlc-openfield-mouse")
+    assert len(mouse.frames) == 93
+    assert mouse.skeleton.names == ("snout", "leftear", "rightear", "tailbase")
+    first = mouse.frames[0]
+    assert (first.name, first.points[0].tolist()) == (
+        "labeled-data/m4s1/img0000.png",
+        [21.521, 265.428],
+    )
+    mirror = read_project(data / "lp-mirror-mouse" / "CollectedData.csv")
+    points = np.stack([frame.points for frame in mirror.frames])
+    assert points.shape == (72, 17, 2)
+    assert 0.05 < np.isnan(points[..., 0]).mean() < 0.15
+
+
+def test_mirror_pairs_come_from_the_names() -> None:
+    names = ["nose", "leftear", "rightear", "Paw_Left", "Paw_Right", "leftover"]
+    assert mirror_pairs(names) == (("leftear", "rightear"), ("Paw_Left", "Paw_Right"))
+
+
+@given(count=st.integers(3, 200), seed=st.integers(0, 1 << 32), data=st.data())
+def test_a_split_loses_no_frame_and_does_not_depend_on_order(
+    count: int, seed: int, data: st.DataObject
+) -> None:
+    names = [f"img{n:04d}.png" for n in range(count)]
+    split = split_frames(names, seed)
+    assert sorted([*split.train, *split.validation, *split.test]) == names
+    assert split.validation
+    assert split.test
+    assert split_frames(data.draw(st.permutations(names)), seed) == split
+
+
+def test_too_few_frames_to_split_is_said() -> None:
+    with pytest.raises(InputError, match="2 labelled frames: too few"):
+        split_frames(["a", "b"], 0)
+
+
+def test_a_split_file_is_checked(tmp_path: Path) -> None:
+    rows = [(f"img{n}.png", FULL) for n in range(3)]
+    project = read_project(_project(tmp_path / "p", rows))
+    a, b, c = (frame.name for frame in project.frames)
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": [a], "validation": [b], "test": [c]}))
+    split = read_split(file, project)
+    assert [frame.name for frame in select(project, split.test)] == [c]
+    for wrong, words in (
+        ({"train": [a], "validation": ["img9.png"]}, "not labelled in .*img9.png"),
+        ({"train": [a, b], "validation": [b]}, "in more than one part"),
+        ({"train": [], "validation": [b]}, "needs frames"),
+        ({"training": [a], "validation": [b]}, "not a split"),
+    ):
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=words):
+            read_split(file, project)
+    file.write_text("{")
+    with pytest.raises(InputError, match="not a split"):
+        read_split(file, project)
