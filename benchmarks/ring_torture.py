@@ -3,8 +3,8 @@
     python -m benchmarks ring_torture
     python -m benchmarks.ring_torture --reads 1000000 --mode next
 
-A frame is torn if its bytes are not all those of the frame that its header names. None may be handed
-out; `caught` counts those that the ring itself threw away.
+A frame is torn if its bytes are not all those of the frame that its header names. None may be
+handed out; `caught` counts those that the ring itself threw away.
 """
 
 import argparse

@@ -148,7 +148,7 @@ class Publisher(_Socket):
         while self.raw.poll(0):
             event = self.raw.recv()
             subscribed, topic = event[:1] == b"\x01", event[1:]
-            if topic.startswith(JSON_PREFIX):
+            if topic.startswith(JSON_PREFIX[:-1]):
                 count = self._json_subscriptions.get(topic, 0) + (1 if subscribed else -1)
                 self._json_subscriptions[topic] = count
                 if count <= 0:

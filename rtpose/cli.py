@@ -320,6 +320,59 @@ def _trainer(module: str) -> Any:
         raise MissingExtraError(error.name or module, "train", "training and export") from error
 
 
+@app.command()
+def train(
+    project: Annotated[Path, typer.Argument(help="Folder of a DeepLabCut project.")],
+    out: Annotated[Path, typer.Option(help="New folder for the run.")],
+    model: Annotated[str, typer.Option(help="Network.")] = "mobilenetv2-0.35",
+    size: Annotated[str, typer.Option(help="Input size, WIDTHxHEIGHT in px.")] = "320x240",
+    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 4000,
+    seed: Annotated[int, typer.Option(help="Of start, split and samples.", min=0)] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Start from this torchvision-layout checkpoint.")
+    ] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="JSON that says which frames train, validate and test.")
+    ] = None,
+) -> None:
+    """Train a model on labelled frames (needs the extra 'train')."""
+    record = _trainer("train").train(
+        project,
+        out,
+        size=_size(size),
+        model=model,
+        steps=steps,
+        seed=seed,
+        weights=weights,
+        split=split,
+        console=_out,
+    )
+    _out.print(
+        f"validation error {record.validation_px:.2f} px at step {record.best_step}, "
+        f"after {record.minutes:.1f} min; export it with: rtpose export {out}",
+        highlight=False,
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise InputError(f"--size {text!r} is not WIDTHxHEIGHT, e.g. 320x240")
+    return int(width), int(height)
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(help="Folder that `rtpose train` made.")],
+    out: Annotated[Path | None, typer.Option(help="ONNX file to write.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    species: Annotated[str, typer.Option(help="What animal it is for.")] = "",
+) -> None:
+    """Export a trained model as ONNX with its card inside (needs the extra 'train')."""
+    path = _trainer("export").export(run_folder, out, name=name, species=species)
+    _out.print(f"{path}", highlight=False)
+
+
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     try:
         path.write_text(json.dumps(data, indent=2) + "\n")

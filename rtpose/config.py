@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -241,6 +241,25 @@ def load_rig(path: Path) -> Rig:
     return _Reader(path, data).read()
 
 
+def _fields_at(table: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Return the keys of the table at a path below `table`; none where it cannot be told."""
+    for step in path:
+        field = table.model_fields.get(str(step))
+        if field is None:
+            continue  # the name of an entry in a table of tables, or of one choice of a union
+        inner = _models_in(field.annotation)
+        if len(inner) != 1:
+            return ()
+        table = inner[0]
+    return tuple(table.model_fields)
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
 class _Reader:
     """Turns the parsed file into a `Rig`, collecting problems on the way."""
 
@@ -302,7 +321,8 @@ class _Reader:
     def _unknown(self, key: str, name: str, allowed: tuple[str, ...]) -> None:
         close = difflib.get_close_matches(name, allowed, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        self._problem(key, "unknown key", f"{hint}allowed: {', '.join(allowed)}")
+        known = f"allowed: {', '.join(allowed)}" if allowed else "delete it"
+        self._problem(key, "unknown key", f"{hint}{known}")
 
     def _table(self, key: str, table: type[M]) -> M | None:
         return self._validate(key, self._data.get(key, {}), table)
@@ -317,7 +337,8 @@ class _Reader:
             for detail in error.errors():
                 path = ".".join([key, *map(str, detail["loc"])])
                 if detail["type"] == "extra_forbidden":
-                    self._unknown(path, str(detail["loc"][-1]), tuple(table.model_fields))
+                    names = _fields_at(table, detail["loc"][:-1])
+                    self._unknown(path, str(detail["loc"][-1]), names)
                 elif detail["type"] == "missing":
                     self._problem(path, "missing", "this key is needed")
                 else:

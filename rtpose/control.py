@@ -58,9 +58,11 @@ def control(loop: Loop, rig: Rig, skeleton: Skeleton, run_folder: Path, rate_hz:
     log = RunLog(run_folder / "events.jsonl")
     body = Control(loop, rig, skeleton, log, rate_hz)
     try:
-        body.open()
+        # First, because threads inherit it: those of the sockets and of the serial port are on the
+        # way from pose to command too. The log's thread, which started before, is not.
         if rig.latency.realtime:
             loop.info["notes"] = list(go_realtime(_PRIORITY).notes)
+        body.open()
         body.run()
     finally:
         body.close()
@@ -159,9 +161,9 @@ class Control:
             self._tell(
                 "stopped",
                 now_ns(),
-                detail="outputs safe"
-                if not unconfirmed
-                else f"NOT CONFIRMED low: {', '.join(unconfirmed)} (its own watchdog drops it)",
+                detail=f"NOT CONFIRMED low: {', '.join(unconfirmed)}"
+                if unconfirmed
+                else "outputs safe",
             )
         for actuator in self._actuators.values():
             actuator.close()

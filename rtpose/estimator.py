@@ -8,6 +8,7 @@ straight into the array that the decoder reads.
 import contextlib
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,13 +19,15 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from rtpose.errors import InputError, ModelError, ProviderError
-from rtpose.model_card import ModelCard, golden_frames, place
+from rtpose.model_card import InputSpec, ModelCard, golden_frames, place
 from rtpose.peaks import PeakDecoder
 
 #: Names of a graph's input and output.
 INPUT_NAME, OUTPUT_NAME = "image", "maps"
 
 Provider = Literal["cpu", "cuda"]
+
+_U8 = NDArray[np.uint8]
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -38,15 +41,14 @@ _ORT_ERRORS: Final = (
     ort_errors.RuntimeException,
 )
 
-#: Colour conversion from a camera's frame (grey, or blue-green-red) to the model's input.
+#: Colour conversion from a camera's frame (grey, or blue-green-red) to the model's input, if any.
 _CONVERSIONS: Final = {
-    (1, "gray"): None,
     (1, "bgr"): cv2.COLOR_GRAY2BGR,
     (1, "rgb"): cv2.COLOR_GRAY2RGB,
     (3, "gray"): cv2.COLOR_BGR2GRAY,
-    (3, "bgr"): None,
     (3, "rgb"): cv2.COLOR_BGR2RGB,
 }
+_NO_CONVERSION: Final = -1
 
 
 def read_card(model: Path) -> ModelCard:
@@ -124,7 +126,9 @@ class Estimator:
         self.model_hash = hashlib.sha256(data).hexdigest()
         self.provider = provider
         self.card = _checked_card(model, self._session)
-        self.placement = place(self.card.input, frame[1], frame[0], crop)
+        self._preparation = _Preparation(self.card.input, frame, crop)
+        self._input = self._preparation.tensor
+        self.placement = self._preparation.placement
         self._decoder = PeakDecoder(
             self.card.maps,
             len(self.card.keypoints().names),
@@ -132,30 +136,9 @@ class Estimator:
             min_confidence=self.card.min_confidence if min_confidence is None else min_confidence,
         )
         cv2.setNumThreads(threads)
-        self._prepare_input(frame)
-        self._prepare_tensors()
+        self._bind_tensors()
 
-    def _prepare_input(self, frame: tuple[int, int, int]) -> None:
-        height, width, channels = frame
-        placement, spec = self.placement, self.card.input
-        self._frame_shape = (height, width) if channels == 1 else (height, width, channels)
-        self._rows = slice(placement.crop_y_px, placement.crop_y_px + placement.crop_height_px)
-        self._columns = slice(placement.crop_x_px, placement.crop_x_px + placement.crop_width_px)
-        self._input = np.zeros(spec.shape, np.uint8)
-        image = self._input[0, :, :, 0] if spec.channels == 1 else self._input[0]
-        self._target = image[
-            placement.top_px : placement.top_px + placement.height_px,
-            placement.left_px : placement.left_px + placement.width_px,
-        ]
-        self._size = (placement.width_px, placement.height_px)
-        self._resizes = self._size != (placement.crop_width_px, placement.crop_height_px)
-        shrinks = placement.scale_x >= 1
-        self._interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        self._conversion = _CONVERSIONS[channels, spec.colour]
-        scaled = (placement.height_px, placement.width_px, channels)
-        self._scaled = np.zeros(scaled[: 2 if channels == 1 else 3], np.uint8)
-
-    def _prepare_tensors(self) -> None:
+    def _bind_tensors(self) -> None:
         self._maps = np.zeros((1, *self._decoder.shape), np.float32)
         self._binding = self._session.io_binding()
         input_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._input)
@@ -180,19 +163,7 @@ class Estimator:
         InputError
             If the frame has another shape or type.
         """
-        if pixels.shape != self._frame_shape or pixels.dtype != np.uint8:
-            raise InputError(
-                f"frame is {pixels.dtype} {pixels.shape}, expected uint8 {self._frame_shape}"
-            )
-        source = pixels[self._rows, self._columns]
-        if self._resizes:
-            scaled = self._target if self._conversion is None else self._scaled
-            cv2.resize(source, self._size, dst=scaled, interpolation=self._interpolation)
-            source = scaled
-        if self._conversion is not None:
-            cv2.cvtColor(source, self._conversion, dst=self._target)
-        elif not self._resizes:
-            np.copyto(self._target, source)
+        self._preparation.load(pixels)
 
     def infer(self) -> None:
         """Run the model on what was loaded last."""
@@ -255,9 +226,63 @@ class Estimator:
 
     def warm_up(self, runs: int) -> None:
         """Process black frames, so that the first real one is not slower than the others."""
-        black = np.zeros(self._frame_shape, np.uint8)
+        black = np.zeros(self._preparation.frame_shape, np.uint8)
         for _ in range(runs):
             self.estimate(black)
+
+
+class _Preparation:
+    """Puts frames into the input tensor, without allocating anything per frame."""
+
+    def __init__(
+        self, spec: InputSpec, frame: tuple[int, int, int], crop: tuple[int, int, int, int] | None
+    ) -> None:
+        height, width, channels = frame
+        self.frame_shape = (height, width) if channels == 1 else frame
+        self.placement = place(spec, width, height, crop)
+        at = self.placement
+        self._rows = slice(at.crop_y_px, at.crop_y_px + at.crop_height_px)
+        self._columns = slice(at.crop_x_px, at.crop_x_px + at.crop_width_px)
+        self.tensor = np.zeros(spec.shape, np.uint8)
+        image = self.tensor[0, :, :, 0] if spec.channels == 1 else self.tensor[0]
+        target = image[at.top_px : at.top_px + at.height_px, at.left_px : at.left_px + at.width_px]
+        cropped = (at.crop_height_px, at.crop_width_px)
+        fitted = (at.height_px, at.width_px)
+        self._interpolation = cv2.INTER_AREA if at.scale_x >= 1 else cv2.INTER_LINEAR
+        self._conversion = _CONVERSIONS.get((channels, spec.colour), _NO_CONVERSION)
+        colour = () if channels == 1 else (channels,)
+        # Scaling has fewer bytes to read after going grey, and before going to colour.
+        self._steps: list[tuple[Callable[[_U8, _U8], None], _U8]] = []
+        if self._conversion == _NO_CONVERSION:
+            self._steps = [(self._copy if cropped == fitted else self._scale, target)]
+        elif cropped == fitted:
+            self._steps = [(self._convert, target)]
+        elif spec.channels < channels:
+            grey = np.zeros(cropped, np.uint8)
+            self._steps = [(self._convert, grey), (self._scale, target)]
+        else:
+            scaled = np.zeros((*fitted, *colour), np.uint8)
+            self._steps = [(self._scale, scaled), (self._convert, target)]
+
+    def load(self, pixels: _U8) -> None:
+        if pixels.shape != self.frame_shape or pixels.dtype != np.uint8:
+            raise InputError(
+                f"frame is {pixels.dtype} {pixels.shape}, expected uint8 {self.frame_shape}"
+            )
+        source = pixels[self._rows, self._columns]
+        for step, target in self._steps:
+            step(source, target)
+            source = target
+
+    def _copy(self, source: _U8, target: _U8) -> None:
+        np.copyto(target, source)
+
+    def _scale(self, source: _U8, target: _U8) -> None:
+        size = (target.shape[1], target.shape[0])
+        cv2.resize(source, size, dst=target, interpolation=self._interpolation)
+
+    def _convert(self, source: _U8, target: _U8) -> None:
+        cv2.cvtColor(source, self._conversion, dst=target)
 
 
 def _check_request(frame: tuple[int, int, int], provider: str, threads: int) -> None:

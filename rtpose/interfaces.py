@@ -169,15 +169,15 @@ class LineConfig(Settings):
     pin : int
         Number of the line on the device (0..7 on the TTL board).
     max_on_ms : float
-        Longest time that the line may be high without a new command. Enforced in control and on
-        the board.
+        Longest time that the line may be high, counted from its rising edge. Enforced in control
+        and on the board.
     refractory_ms : float
         Shortest time from the end of one pulse to the start of the next. Enforced in control.
     """
 
     pin: Annotated[int, Field(ge=0, le=63)]
-    max_on_ms: Annotated[float, Field(gt=0, le=60_000, strict=False)]
-    refractory_ms: Annotated[float, Field(ge=0, le=3_600_000, strict=False)] = 0.0
+    max_on_ms: Annotated[float, Field(gt=0, le=60_000)]
+    refractory_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
 
 
 class OutputSettings(Settings):

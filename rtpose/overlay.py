@@ -70,8 +70,6 @@ def draw_region(image: Image, settings: Mapping[str, Any], active: bool) -> None
 def draw_words(image: Image, lines: Sequence[str]) -> None:
     """Write lines of text into the top left corner, legible on any background."""
     for row, line in enumerate(lines):
-        place = (8, 20 + 18 * row)
-        for colour, width in (((0, 0, 0), 3), (_TEXT, 1)):
-            cv2.putText(
-                image, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA
-            )
+        for offset, colour in ((1, (0, 0, 0)), (0, _TEXT)):
+            place = (8 + offset, 20 + 18 * row + offset)
+            cv2.putText(image, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)

@@ -125,6 +125,7 @@ static void on_reset(avr_t *chip)
         memcpy(chip->flash + hang.address, hang.code, sizeof hang.code);
     hang.active = false;
     serial_forget();
+    serial_note("reset");
     log_edges();
     if (library_reset)
         library_reset(chip);
@@ -141,6 +142,7 @@ void chip_hang(void)
     static const uint8_t loop[2] = {LOOP_FOREVER & 0xFF, LOOP_FOREVER >> 8};
     if (hang.active)
         return;
+    serial_note("hang");
     hang.active = true;
     hang.address = avr->pc;
     memcpy(hang.code, avr->flash + avr->pc, sizeof hang.code);

@@ -47,6 +47,7 @@ void serial_close(void);           /* remove the link */
 bool serial_wait(uint64_t ns);     /* let at most that much pass; true if there are bytes */
 void serial_read(void);            /* take those bytes */
 void serial_forget(void);          /* the chip was reset */
+void serial_note(const char *what); /* write it into the wire log */
 bool serial_take_opened(void);     /* whether the pty was opened since the last call */
 bool serial_unused(uint64_t ns, uint64_t now); /* whether nobody had it open for that long */
 

@@ -28,11 +28,12 @@ static struct {
     bool attached;        /* somebody has the other end open */
     bool opened;          /* since serial_take_opened */
     uint64_t detached_ns; /* when the last one hung up */
-    bool room;            /* the UART takes more */
     uint8_t in[64], out[64];
     int in_count, in_next, out_count;
+    uint8_t held[2]; /* arrived behind the one that the chip has not read yet */
+    uint8_t held_count;
     avr_cycle_count_t wire_free; /* when the last byte sent has left the chip */
-} pty = {.fd = -1, .room = true};
+} pty = {.fd = -1};
 
 static unsigned uart_divider(void)
 {
@@ -70,16 +71,21 @@ static void garble(uint8_t *bytes, int count)
         bytes[i] = (uint8_t)(bytes[i] * 37 + 11);
 }
 
-static void log_wire(const char *direction, const uint8_t *bytes, int count)
+static void log_wire(const char *what, const uint8_t *bytes, int count)
 {
     if (!wire_log)
         return;
-    fprintf(wire_log, "%llu %llu %s ", (unsigned long long)now_ns(),
-            (unsigned long long)avr->cycle, direction);
+    fprintf(wire_log, "%llu %llu %s", (unsigned long long)now_ns(), (unsigned long long)avr->cycle,
+            what);
     for (int i = 0; i < count; i++)
-        fprintf(wire_log, "%02x", bytes[i]);
+        fprintf(wire_log, i ? "%02x" : " %02x", bytes[i]);
     fputc('\n', wire_log);
     fflush(wire_log);
+}
+
+void serial_note(const char *what)
+{
+    log_wire(what, NULL, 0);
 }
 
 /* libsimavr counts a parity bit that is not sent. */
@@ -90,11 +96,43 @@ static unsigned correct_pace(void)
     return byte_cycles;
 }
 
-static void feed_uart(void)
+/* Put a byte into libsimavr's UART, at once: it would count the wire time once more. */
+static void put_received(uint8_t byte)
 {
+    uart->cycles_per_byte = 1;
+    avr_raise_irq(uart->io.irq + UART_IRQ_INPUT, byte);
     correct_pace();
-    while (pty.room && pty.in_next < pty.in_count)
-        avr_raise_irq(uart->io.irq + UART_IRQ_INPUT, pty.in[pty.in_next++]);
+}
+
+/* A byte from the host has arrived in full. libsimavr's UART would take 64 in advance; the chip
+ * holds two, and one that is complete but has no place yet. */
+static void deliver(uint8_t byte)
+{
+    if (uart->input.read == uart->input.write)
+        put_received(byte);
+    else if (pty.held_count < sizeof pty.held)
+        pty.held[pty.held_count++] = byte;
+    else
+        avr_regbit_set(avr, uart->dor); /* and it is lost */
+}
+
+/* The firmware has read a byte. */
+static void on_uart_room(avr_irq_t *irq, uint32_t value, void *param)
+{
+    (void)irq, (void)value, (void)param;
+    if (!pty.held_count || uart->input.read != uart->input.write)
+        return;
+    uint8_t byte = pty.held[0];
+    pty.held[0] = pty.held[1];
+    pty.held_count--;
+    put_received(byte);
+}
+
+static avr_cycle_count_t on_wire_byte(avr_t *chip, avr_cycle_count_t when, void *param)
+{
+    (void)chip, (void)param;
+    deliver(pty.in[pty.in_next++]);
+    return pty.in_next < pty.in_count ? when + correct_pace() : 0;
 }
 
 void serial_read(void)
@@ -107,7 +145,7 @@ void serial_read(void)
     log_wire("rx", pty.in, pty.in_count);
     if (!same_baud())
         garble(pty.in, pty.in_count);
-    feed_uart();
+    avr_cycle_timer_register(avr, correct_pace(), on_wire_byte, NULL);
 }
 
 /* A host that does not read loses bytes, as behind a real bridge. */
@@ -144,20 +182,6 @@ static void on_uart_output(avr_irq_t *irq, uint32_t value, void *param)
     bool hand_over = value == FRAME_END || pty.out_count == (int)sizeof pty.out;
     avr_cycle_timer_register(avr, pty.wire_free - avr->cycle + (hand_over ? 0 : 2 * byte_cycles),
                              on_wire_idle, NULL);
-}
-
-static void on_uart_room(avr_irq_t *irq, uint32_t value, void *param)
-{
-    (void)irq, (void)value, (void)param;
-    pty.room = true;
-    feed_uart();
-}
-
-static void on_uart_full(avr_irq_t *irq, uint32_t value, void *param)
-{
-    (void)irq, (void)param;
-    if (value)
-        pty.room = false;
 }
 
 static void note_attached(bool attached)
@@ -205,8 +229,9 @@ bool serial_unused(uint64_t ns, uint64_t now)
 
 void serial_forget(void)
 {
+    pty.in_count = pty.in_next = 0;
     pty.out_count = 0;
-    pty.room = true;
+    pty.held_count = 0;
 }
 
 void serial_connect(void)
@@ -218,7 +243,6 @@ void serial_connect(void)
     uart->flags = 0; /* neither print what is sent nor slow down polling */
     avr_irq_register_notify(part->irq + UART_IRQ_OUTPUT, on_uart_output, NULL);
     avr_irq_register_notify(part->irq + UART_IRQ_OUT_XON, on_uart_room, NULL);
-    avr_irq_register_notify(part->irq + UART_IRQ_OUT_XOFF, on_uart_full, NULL);
 }
 
 const char *serial_open(void)

@@ -1,4 +1,4 @@
-"""Labelled frames: reading a DeepLabCut project, and splitting it.
+"""Labelled frames: reading a DeepLabCut project.
 
 Label files are read by sleap-io; what it would pass over in silence is checked here first. It
 leaves out rows whose image is missing, which moves the labels of the rows after them onto the wrong
@@ -8,9 +8,7 @@ keypoint.
 
 import csv
 import itertools
-import json
 import math
-import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ import cv2
 import numpy as np
 import sleap_io
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rtpose.errors import InputError, Problem
 from rtpose.skeleton import Skeleton
@@ -75,17 +72,6 @@ class Project:
     notes: tuple[str, ...]
 
 
-class Split(BaseModel):
-    """Which frames train, which choose the best checkpoint, and which are seen by neither."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    note: str = ""
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...] = ()
-
-
 def read_project(path: Path) -> Project:
     """Read a DeepLabCut project.
 
@@ -109,6 +95,10 @@ def read_project(path: Path) -> Project:
     for file in files:
         rows = _check_rows(file, root, names)
         labels, warned = _load(file, config)
+        if len(labels.labeled_frames) != len(rows):
+            raise InputError(
+                f"{file}: {len(rows)} rows, of which sleap-io reads {len(labels.labeled_frames)}"
+            )
         notes.update(dict.fromkeys(warned))
         for edge in labels.skeletons[0].edges:
             edges[edge.source.name, edge.destination.name] = None
@@ -365,62 +355,3 @@ def load_frames(
         converted.append(convert(pixels, np.where(outside[:, None], np.nan, frame.points)))
     _raise(problems)
     return converted, notes
-
-
-def split_frames(
-    names: Sequence[str], seed: int, validation: float = 0.1, test: float = 0.1
-) -> Split:
-    """Divide frames at random, one by one.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Frame names; sorted first, so that their order does not matter.
-    seed : int
-        Which division.
-    validation, test : float
-        Fractions, rounded up to whole frames.
-
-    Raises
-    ------
-    InputError
-        If no frame is left to train on.
-    """
-    shuffled = sorted(names)
-    random.Random(seed).shuffle(shuffled)
-    tests, validations = math.ceil(len(names) * test), math.ceil(len(names) * validation)
-    if len(names) - tests - validations < 1:
-        raise InputError(
-            f"{len(names)} labelled frames: too few to keep {validations} for validation and "
-            f"{tests} for the test; label more frames"
-        )
-    return Split(
-        note=f"by frame: random.Random({seed}).shuffle(sorted names), test, validation, train",
-        test=tuple(sorted(shuffled[:tests])),
-        validation=tuple(sorted(shuffled[tests : tests + validations])),
-        train=tuple(sorted(shuffled[tests + validations :])),
-    )
-
-
-def read_split(file: Path, project: Project) -> Split:
-    """Read a split, and check that it names frames of the project, each in one part only."""
-    try:
-        split = Split.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        raise InputError(f"{file}: not a split of frames: {error}") from error
-    named = [*split.train, *split.validation, *split.test]
-    unknown = sorted(set(named) - {frame.name for frame in project.frames})
-    if unknown:
-        raise InputError(f"{file}: not labelled in {project.root}: {', '.join(unknown)}")
-    if len(set(named)) != len(named):
-        doubled = sorted({name for name in named if named.count(name) > 1})
-        raise InputError(f"{file}: in more than one part: {', '.join(doubled)}")
-    if not split.train or not split.validation:
-        raise InputError(f"{file}: needs frames under 'train' and under 'validation'")
-    return split
-
-
-def select(project: Project, names: Sequence[str]) -> list[LabelledFrame]:
-    """Return the frames with these names, in the project's order."""
-    wanted = set(names)
-    return [frame for frame in project.frames if frame.name in wanted]

@@ -20,11 +20,12 @@ from rich.table import Table
 
 from rtpose.errors import InputError, ModelError, RtposeError
 from rtpose.model_card import ModelCard
-from rtpose_train.dataset import load_frames, read_project, read_split, select
+from rtpose_train.dataset import load_frames, read_project
 from rtpose_train.decode import decode, errors_px
 from rtpose_train.export import INPUT_NAME, OUTPUT_NAME, write_model
 from rtpose_train.files import write_file
 from rtpose_train.geometry import letterbox
+from rtpose_train.split import read_split, select
 
 #: ONNX Runtime's exceptions have no common base but Exception.
 _LOAD_ERRORS = (

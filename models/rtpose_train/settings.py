@@ -37,7 +37,7 @@ class TrainSettings(BaseModel):
     sigma : float
         Width of the drawn Gaussians, in cells; below 1.25 their sampled peaks grow uneven.
     steps, batch : int
-        Optimiser steps, samples in each.
+        Optimiser steps (at least 20, for the rate to rise and fall), samples in each.
     learning_rate, weight_decay : float
         Of AdamW; the rate rises over the first tenth and falls as a cosine to nothing.
     averaging : float
@@ -57,8 +57,8 @@ class TrainSettings(BaseModel):
     height_px: Positive = 240
     colour: Literal["gray", "rgb", "bgr"] = "gray"
     stride: Positive = 4
-    sigma: Annotated[float, Field(ge=1.25, le=16)] = 1.75
-    steps: Positive = 4000
+    sigma: Annotated[float, Field(ge=1.25, le=16)] = 1.5
+    steps: Annotated[int, Field(ge=20)] = 4000
     batch: Positive = 8
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
@@ -68,7 +68,7 @@ class TrainSettings(BaseModel):
 
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
     scale: Annotated[float, Field(ge=1, le=4)] = 1.25
-    shift: Annotated[float, Field(ge=0, le=1)] = 0.15
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.2
     flip: bool = True
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.3
     brightness: Annotated[float, Field(ge=0, le=255)] = 30.0

@@ -4,6 +4,7 @@ import copy
 import csv
 import hashlib
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 from rtpose.clock import now_ns
-from rtpose.errors import InputError, RecordingError
+from rtpose.errors import InputError, RecordingError, RtposeError
 from rtpose.model_card import Placement
 from rtpose.skeleton import Skeleton
 from rtpose_train.augment import Augmenter, Source, prepare
-from rtpose_train.dataset import (
-    Project,
-    Split,
-    load_frames,
-    read_project,
-    read_split,
-    select,
-    split_frames,
-)
+from rtpose_train.dataset import Project, load_frames, read_project
 from rtpose_train.decode import decode, errors_px
 from rtpose_train.files import write_file
 from rtpose_train.geometry import letterbox
@@ -43,6 +36,7 @@ from rtpose_train.settings import (
     TrainSettings,
     build_settings,
 )
+from rtpose_train.split import Split, read_split, select, split_frames
 from rtpose_train.targets import draw_targets, masked_loss
 
 _NS_PER_MINUTE = 60e9
@@ -100,6 +94,8 @@ def train(
         If the run folder cannot be written.
     """
     console = console or Console(stderr=True)
+    if out.exists():
+        raise InputError(f"{out}: exists; name another folder, or delete it")
     given = {name: value for name, value in settings.items() if value is not None}
     chosen = build_settings({"width_px": size[0], "height_px": size[1], **given})
     read = read_project(project)
@@ -152,6 +148,8 @@ def _load(
             f"{project.root}: not labelled in any of the {len(sources)} frames to train on: "
             f"{', '.join(never)}; label them in more frames, or take another seed or split"
         )
+    if all(np.isnan(frame.points).all() for frame in seen):
+        raise InputError(f"{project.root}: no label in the {len(seen)} frames to validate on")
     return sources, seen, [*notes, *more_notes]
 
 
@@ -174,8 +172,6 @@ def _batches(
 def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
-    except FileExistsError:
-        raise InputError(f"{folder}: exists; name another folder, or delete it") from None
     except OSError as error:
         raise RecordingError(f"{folder}: cannot be created: {error.strerror}") from error
 
@@ -244,6 +240,11 @@ class _Trainer:
             self.settings.sigma,
         )
         loss = masked_loss(maps, targets, labelled)
+        if not math.isfinite(float(loss.detach())):
+            raise RtposeError(
+                f"training diverged: the loss is {float(loss.detach())}; "
+                f"lower the learning_rate, now {self.settings.learning_rate}"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()

@@ -104,9 +104,9 @@ class RunningRig:
         (path,) = self.folder.glob("runs/*/events.jsonl")
         return read_log(path)
 
-    def end(self) -> tuple[int, str, str]:
+    def end(self, timeout_s: float = WAIT_S) -> tuple[int, str, str]:
         """Wait for the rig to end; return its exit code and what it said."""
-        out, error = self.running.communicate(timeout=WAIT_S)
+        out, error = self.running.communicate(timeout=timeout_s)
         return self.running.returncode, out, error
 
     def report(self) -> dict[str, Any]:

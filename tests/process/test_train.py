@@ -14,9 +14,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from rtpose.errors import ConfigError, InputError, ModelError, RecordingError
+from rtpose.errors import ConfigError, InputError, ModelError, RecordingError, RtposeError
+from rtpose.estimator import Estimator
 from rtpose.model_card import METADATA_KEY, ModelCard, golden_frames, place
-from rtpose_train.dataset import load_frames, read_project
+from rtpose_train.dataset import load_frames, read_image, read_project
 from rtpose_train.decode import decode
 from rtpose_train.evaluate import evaluate, main
 from rtpose_train.export import export, restore, run_onnx, run_torch
@@ -111,6 +112,16 @@ def test_the_exported_model_answers_as_torch_does(run: Path, model: Path, projec
         assert np.abs(found - expected)[sure, :2].max(initial=0.0) <= 0.05
 
 
+def test_evaluation_sees_what_the_live_service_sees(model: Path, project: Path) -> None:
+    live = Estimator(model, frame=(HEIGHT, WIDTH, 3))
+    for frame in read_project(project).frames[:5]:
+        pixels = np.asarray(cv2.imread(str(frame.image)), np.uint8)
+        keypoints, _ = live.estimate(pixels)
+        image, placement = letterbox(read_image(frame, "gray"), live.card.input)
+        offline = decode(run_onnx(str(model), image)[0], live.card.maps, placement)
+        np.testing.assert_allclose(offline, keypoints, atol=0.02)
+
+
 def test_the_card_tells_everything_and_its_golden_answers_hold(model: Path) -> None:
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(model))
@@ -158,7 +169,13 @@ def test_a_seed_reproduces_a_run(project: Path, tmp_path: Path) -> None:
     states = []
     for name in ("a", "b"):
         train(
-            project, tmp_path / name, size=(WIDTH, HEIGHT), steps=4, seed=7, checks=1, console=QUIET
+            project,
+            tmp_path / name,
+            size=(WIDTH, HEIGHT),
+            steps=20,
+            seed=7,
+            checks=1,
+            console=QUIET,
         )
         states.append(torch.load(tmp_path / name / "best.pt", weights_only=True))
     for name, value in states[0].items():
@@ -168,7 +185,7 @@ def test_a_seed_reproduces_a_run(project: Path, tmp_path: Path) -> None:
 def test_an_existing_run_folder_is_left_alone(run: Path, project: Path) -> None:
     before = (run / "best.pt").read_bytes()
     with pytest.raises(InputError, match="exists; name another folder"):
-        train(project, run, size=(WIDTH, HEIGHT), steps=2, console=QUIET)
+        train(project, run, size=(WIDTH, HEIGHT), steps=20, console=QUIET)
     assert (run / "best.pt").read_bytes() == before
 
 
@@ -181,6 +198,18 @@ def test_every_wrong_setting_is_reported_and_nothing_is_created(
     with pytest.raises(ConfigError, match="multiples of 16"):
         train(project, tmp_path / "out", size=(100, 64), console=QUIET)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_diverges_stops_and_says_what_to_change(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(RtposeError, match="lower the learning_rate"):
+        train(
+            project,
+            tmp_path / "out",
+            size=(WIDTH, HEIGHT),
+            steps=50,
+            learning_rate=1e30,
+            console=QUIET,
+        )
 
 
 def test_a_keypoint_missing_from_the_frames_to_train_on_is_named(

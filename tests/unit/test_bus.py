@@ -117,7 +117,7 @@ def test_newest_only_skips_to_the_last(source: Source) -> None:
     with PoseStream(source.publisher.endpoint, newest_only=True) as stream:
         source.wait_for_subscriber()
         source.send(*range(50))
-        seen = []
+        seen: list[int] = []
         while not seen or seen[-1] != 49:
             seen.append(receive(stream)[0])
         assert stream.skipped + len(seen) == 50

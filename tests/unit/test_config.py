@@ -98,6 +98,13 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ('type = "synthetic"', 'type = "nosuch:Thing"', "cameras.top.type", "cannot import"),
         ("[model]\n", "[modl]\n", "model.path", "needed"),
         ("pin = 3", "pin = 3.5", "outputs.board.lines.laser.pin", "3.5"),
+        ("radius_px = 5", "radius = 5", "triggers.zone.circle.radius", "x_px, y_px, radius_px"),
+        (
+            "pin = 3",
+            "pin = 3\nmax_on = 1",
+            "outputs.board.lines.laser.max_on",
+            "did you mean max_on",
+        ),
         ("pin = 3", "pin = 300", "outputs.board.lines.laser.pin", "less than or equal to 63"),
         ("[model]\n", "[latency]\npolicy = 'ignore'\n[model]\n", "latency.policy", "'skip'"),
         ("[model]\n", "[stream]\nhost = '0.0.0.0'\n[model]\n", "stream.host", "insecure = true"),

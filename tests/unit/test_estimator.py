@@ -97,22 +97,20 @@ def blob(height: int, width: int, x: float, y: float, sigma_x: float, sigma_y: f
 def test_a_blob_is_found_at_its_pixel_of_the_full_frame(
     models: dict[str, Path], data: st.DataObject, colour: str, grey_camera: bool
 ) -> None:
-    height, width = data.draw(st.integers(40, 300)), data.draw(st.integers(40, 300))
-    crop = None
-    if data.draw(st.booleans()):
-        x, y = data.draw(st.integers(0, width - 40)), data.draw(st.integers(0, height - 40))
-        crop = (x, y, data.draw(st.integers(40, width - x)), data.draw(st.integers(40, height - y)))
+    # Not so long that the blob is cut off by the bars of the letterbox.
+    seen_height = data.draw(st.integers(40, 200))
+    seen_width = round(seen_height * data.draw(st.floats(0.7, 2.3)))
+    left, right, top, bottom = (data.draw(st.integers(0, 50)) for _ in range(4))
+    height, width = top + seen_height + bottom, left + seen_width + right
+    crop = (left, top, seen_width, seen_height)
     frame = (height, width, 1 if grey_camera else 3)
     estimator = Estimator(models[colour], frame=frame, crop=crop)
     placement = estimator.placement
     # As large in the frame as the model's Gaussian is in its input, and whole in the crop.
     sigma_x, sigma_y = (SIGMA * STRIDE * scale for scale in (placement.scale_x, placement.scale_y))
-    middle_x = placement.crop_x_px + (placement.crop_width_px - 1) / 2
-    middle_y = placement.crop_y_px + (placement.crop_height_px - 1) / 2
-    room_x = max(0.0, placement.crop_width_px / 2 - 3 * sigma_x)
-    room_y = max(0.0, placement.crop_height_px / 2 - 3 * sigma_y)
-    x = middle_x + room_x * data.draw(st.floats(-1, 1))
-    y = middle_y + room_y * data.draw(st.floats(-1, 1))
+    room_x, room_y = seen_width / 2 - 3 * sigma_x, seen_height / 2 - 3 * sigma_y
+    x = left + (seen_width - 1) / 2 + room_x * data.draw(st.floats(-1, 1))
+    y = top + (seen_height - 1) / 2 + room_y * data.draw(st.floats(-1, 1))
     pixels = blob(height, width, x, y, sigma_x, sigma_y)
     keypoints, valid = estimator.estimate(pixels if grey_camera else np.dstack([pixels] * 3))
     assert valid.all()
@@ -310,7 +308,7 @@ def test_a_model_that_answers_as_when_it_was_exported_is_verified(models: dict[s
         assert Estimator(path, frame=(64, 96, 1)).verify() < 1e-6
 
 
-@pytest.mark.parametrize(("wrong_by", "accepted"), [(5e-4, True), (0.01, False), (np.inf, False)])
+@pytest.mark.parametrize(("wrong_by", "accepted"), [(5e-4, True), (0.01, False)])
 def test_a_model_that_answers_otherwise_is_refused(
     tmp_path: Path, wrong_by: float, accepted: bool
 ) -> None:
@@ -320,7 +318,7 @@ def test_a_model_that_answers_otherwise_is_refused(
     if accepted:
         assert estimator.verify() == pytest.approx(wrong_by, rel=1e-3)
     else:
-        with pytest.raises(ModelError, match="allowed 0.001"):
+        with pytest.raises(ModelError, match=r"allowed 0\.001"):
             estimator.verify()
 
 

@@ -129,7 +129,7 @@ def test_absent_exposure_stays_absent(pair: Pair) -> None:
 def test_frame_overwritten_while_it_is_read_is_never_handed_out(pair: Pair, read: str) -> None:
     pair.publish()
     pair.publish()
-    interrupted = []
+    interrupted: list[bool] = []
 
     def consume_slowly(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if not interrupted:

@@ -50,7 +50,7 @@ def test_a_full_disk_is_said_and_counted() -> None:
     log = RunLog(Path("/dev/full"))
     log.append(event(0))
     log.append(event(1))
-    with pytest.raises(RecordingError, match="2 messages lost: .*No space left"):
+    with pytest.raises(RecordingError, match=r"2 messages lost: .*No space left"):
         log.close()
 
 

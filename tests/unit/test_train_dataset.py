@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtpose.errors import InputError
-from rtpose_train.dataset import (
-    load_frames,
-    mirror_pairs,
-    read_project,
-    read_split,
-    select,
-    split_frames,
-)
+from rtpose_train.dataset import load_frames, mirror_pairs, read_project
+from rtpose_train.split import read_split, select, split_frames
 
 NAMES = ("snout", "leftear", "rightear")
 FULL = ["10", "20", "30.5", "20", "5", "6"]
@@ -101,13 +95,18 @@ def test_edges_to_unknown_keypoints_are_reported_and_dropped(tmp_path: Path) -> 
     assert "bodypart1" in project.notes[0]
 
 
-def test_paths_in_three_columns_are_read(tmp_path: Path) -> None:
-    folder = _project(tmp_path / "p", [("img1.png", FULL)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_paths_in_three_columns_are_read_or_refused(tmp_path: Path, count: int) -> None:
+    folder = _project(tmp_path / "p", [(f"img{n + 1}.png", FULL) for n in range(count)])
     file = folder / "labeled-data" / "day1" / "CollectedData_me.csv"
     header, body = file.read_text().splitlines()[:3], file.read_text().splitlines()[3:]
     header = [line.replace(",", ",,,", 1) for line in header]
     body = [line.replace("labeled-data/day1/", "labeled-data,day1,") for line in body]
     file.write_text("\n".join([*header, *body]) + "\n")
+    if count == 1:  # sleap-io takes the only row for a part of the header
+        with pytest.raises(InputError, match="1 rows, of which sleap-io reads 0"):
+            read_project(folder)
+        return
     frame = read_project(folder).frames[0]
     assert (frame.image.name, frame.points[2].tolist()) == ("img1.png", [5.0, 6.0])
 

@@ -19,9 +19,10 @@
 #endif
 #define UBRR_VALUE ((F_CPU + 4 * BAUD) / (8 * BAUD) - 1)
 
-#define EARLY 512  /* cycles; the longest time with interrupts off is below */
+#define EARLY 960  /* cycles; the longest time with interrupts off is below */
 #define FINE 120   /* cycles before the edge from which on nothing else is done */
-#define APART 200  /* cycles between two edges of the timeline that are both on time */
+#define TOGETHER 3 /* edges that are prepared at a time */
+#define APART 300  /* cycles between edges that need not be prepared together */
 #define NEAREST 24 /* cycles before the edge that the fine wait needs at least */
 
 const char port_name[] = FIRMWARE_NAME;
@@ -50,6 +51,13 @@ static inline void receive(void)
         return; /* the frame's CRC will be wrong */
     received[received_in] = byte;
     received_in = next;
+}
+
+/* For sections with interrupts off: the receiver holds only two bytes, 20 us. */
+static inline void poll_receiver(void)
+{
+    if (UCSR0A & _BV(RXC0))
+        receive();
 }
 
 ISR(USART_RX_vect)
@@ -140,37 +148,54 @@ static inline void edge_at(uint8_t at, uint8_t d, uint8_t b)
                      : "memory");
 }
 
-/* Drop lines at a tick that is near or past. */
-static inline void drop_at(uint16_t at, uint8_t lines)
+struct edge {
+    uint16_t at;  /* timer reading */
+    uint8_t d, b; /* the ports from then on */
+};
+
+/* Write both ports at a time that is near or past. */
+static inline void write_at(struct edge edge)
 {
-    uint8_t d = PORTD & ~PORTD_OF_LINES(lines);
-    uint8_t b = PORTB & ~PORTB_OF_LINES(lines);
     int16_t left;
-    while ((left = (int16_t)(at - TCNT1)) > FINE)
-        if (UCSR0A & _BV(RXC0))
-            receive(); /* the receiver holds only two bytes */
+    while ((left = (int16_t)(edge.at - TCNT1)) > FINE)
+        poll_receiver();
     if (left >= NEAREST) {
-        edge_at((uint8_t)at, d, b);
-    } else {
-        while ((int16_t)(at - TCNT1) > 0)
-            ;
-        PORTD = d;
-        PORTB = b;
+        edge_at((uint8_t)edge.at, edge.d, edge.b);
+        return;
     }
-    high &= ~lines;
-    if (UCSR0A & _BV(RXC0))
-        receive();
+    while ((int16_t)(edge.at - TCNT1) > 0)
+        ;
+    PORTD = edge.d;
+    PORTB = edge.b;
 }
 
-/* Do what is due within EARLY cycles and set the compare register for what is due next.
+/* Take the earliest item out and add its effect to the ports as they will be by then. */
+static inline struct edge take_first(uint32_t at, uint8_t *d, uint8_t *b)
+{
+    uint8_t item = timeline_first(&timeline);
+    uint8_t lines = bit_of_line[item & (LINES - 1)];
+    timeline_pop(&timeline);
+    if (item == TIMELINE_GUARD) {
+        lines = ALL_LINES;
+        timeline.count = 0;
+        guarded = false;
+    }
+    high &= ~lines;
+    *d &= ~PORTD_OF_LINES(lines);
+    *b &= ~PORTB_OF_LINES(lines);
+    return (struct edge){(uint16_t)at, *d, *b};
+}
+
+/* Make the edges that are due within EARLY cycles and set the compare register for the next one.
  *
- * The compare interrupt stays on and its flag is never cleared by hand: a match that means nothing
- * (once in 65536 cycles) only leads back here. */
+ * Edges closer together than APART are prepared before the first of them is made, so that the later
+ * ones are on time too. The compare interrupt stays on and its flag is never cleared by hand: a
+ * match that means nothing (once in 65536 cycles) only leads here, where nothing is due. */
 static void serve_timeline(void)
 {
     while (timeline.count) {
-        uint8_t item = timeline_first(&timeline);
-        uint32_t at = timeline.at[item];
+        poll_receiver();
+        uint32_t at = timeline.at[timeline_first(&timeline)];
         /* Set first and judged after, so that no moment can slip through between the two. */
         OCR1A = (uint16_t)(at - EARLY);
         int32_t left = (int32_t)(at - ticks());
@@ -178,15 +203,20 @@ static void serve_timeline(void)
             return;
         if (left < 0)
             at -= (uint32_t)left; /* overdue: now */
-        if (item == TIMELINE_GUARD) {
-            drop_at((uint16_t)at, ALL_LINES);
-            timeline.count = 0;
-            guarded = false;
-        } else {
-            drop_at((uint16_t)at, bit_of_line[item]);
-            timeline_pop(&timeline);
-        }
+        uint32_t first = at;
+        struct edge edges[TOGETHER];
+        uint8_t count = 0, d = PORTD, b = PORTB;
+        do {
+            poll_receiver();
+            edges[count++] = take_first(at, &d, &b);
+            if (!timeline.count)
+                break;
+            at = timeline.at[timeline_first(&timeline)];
+        } while (count < TOGETHER && at - first < APART);
+        for (uint8_t i = 0; i < count; i++)
+            write_at(edges[i]);
     }
+    poll_receiver();
 }
 
 ISR(TIMER1_COMPA_vect)
@@ -220,28 +250,45 @@ uint32_t port_us(uint32_t tick)
     return (uint32_t)((uint8_t)(counted >> 16) << 4 & 0xF0) << 24 | tick >> 4;
 }
 
-/* Nothing else is due until shortly after `end`. */
-static inline bool undisturbed(uint32_t end)
+/* Nothing else needs attention before a short pulse that begins now has ended. */
+static inline bool undisturbed(uint16_t width)
 {
-    return !timeline.count
-           || (int32_t)(timeline.at[timeline_first(&timeline)] - end) > APART;
+    if (!timeline.count)
+        return true;
+    uint32_t next = timeline.at[timeline_first(&timeline)];
+    return (int32_t)(next - ticks()) > (int32_t)(width + EARLY);
+}
+
+/* A pulse too short for the timeline, kept by waiting. */
+static inline uint32_t pulse_now(uint8_t lines, uint16_t width)
+{
+    uint8_t d = PORTD, b = PORTB;
+    uint16_t reading = edge_now(d | PORTD_OF_LINES(lines), b | PORTB_OF_LINES(lines));
+    write_at((struct edge){reading + width, d, b});
+    poll_receiver();
+    return extend_reading(reading);
 }
 
 bool port_raise(uint8_t line, uint32_t width, uint32_t *rise)
 {
     uint8_t lines = bit_of_line[line];
+    bool brief = width <= EARLY;
     cli();
+    while (brief && !undisturbed((uint16_t)width)) {
+        sei(); /* let the other edge be made first */
+        __asm__ volatile("nop\n\tnop\n\tnop\n\tnop");
+        cli();
+    }
     bool allowed = guarded;
-    if (allowed) {
+    if (allowed && brief) {
+        *rise = pulse_now(lines, (uint16_t)width);
+    } else if (allowed) {
         uint16_t reading = edge_now(PORTD | PORTD_OF_LINES(lines), PORTB | PORTB_OF_LINES(lines));
         high |= lines;
         *rise = extend_reading(reading);
-        if (width <= EARLY && undisturbed(*rise + width)) {
-            drop_at(reading + (uint16_t)width, lines); /* entering it would take too long */
-        } else {
-            timeline_set(&timeline, line, *rise + width);
-            serve_timeline();
-        }
+        timeline_set(&timeline, line, *rise + width);
+        poll_receiver();
+        serve_timeline();
     }
     sei();
     return allowed;

@@ -1,0 +1,160 @@
+"""Camera frame to acknowledged pulse through the emulated board, beside the bare network call.
+
+    python -m benchmarks loop_latency
+
+A rig of its own runs with a trigger that fires on every pose. Before and after it, the same model
+runs alone in this process at the same pace: what the loop adds is the difference. The board is the
+firmware on an emulated chip, so its serial line and its interrupt code are part of the figure.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rtpose.cameras.synthetic import SyntheticConfig
+from rtpose.clock import RateKeeper, now_ns
+from rtpose.config import load_rig
+from rtpose.estimator import Estimator
+from rtpose.interfaces import Decision, Settings, Trigger
+from rtpose.loop import go_realtime
+from rtpose.messages import Pose
+from rtpose.report import Collector, percentiles
+from rtpose.skeleton import Skeleton
+from rtpose.supervisor import Supervisor
+
+_ROOT = Path(__file__).parents[1]
+_MODEL = _ROOT / "models" / "zoo" / "openfield-mouse-mobilenetv2-0.35.onnx"
+_SECONDS = 10.0
+_RATE_HZ = 60.0
+
+_RIG = """
+[cameras.arena]
+type = "synthetic"
+width_px = 320
+height_px = 240
+rate_hz = {rate_hz}
+
+[model]
+path = "{model}"
+min_confidence = 0.0
+
+[latency]
+budget_ms = 1000.0
+
+[recording]
+folder = "{folder}"
+
+[outputs.board]
+type = "emulated-ttl"
+edge_log = "{folder}/edges.log"
+
+[outputs.board.lines.ttl]
+pin = 0
+max_on_ms = 10.0
+
+[triggers.every]
+type = "benchmarks.loop_latency:EveryPose"
+output = "board.ttl"
+pulse_ms = 1.0
+"""
+
+
+class _NoSettings(Settings):
+    pass
+
+
+class EveryPose(Trigger):
+    """Fires on every pose."""
+
+    Config: ClassVar[type[Settings]] = _NoSettings
+
+    def __init__(self, config: Settings) -> None:
+        """Take no settings."""
+
+    def prepare(self, skeleton: Skeleton) -> None:
+        """Need no keypoint."""
+
+    def update(self, pose: Pose) -> Decision:
+        """Fire."""
+        return Decision.FIRE
+
+
+def _bare(seconds: float) -> list[float]:
+    """Return the times of the bare network call, in microseconds, at the rig's pace."""
+    arena = SyntheticConfig(width_px=320, height_px=240, rate_hz=_RATE_HZ).arena()
+    frame = np.empty((240, 320), np.uint8)
+    estimator = Estimator(_MODEL, frame=(240, 320, 1))
+    estimator.warm_up(20)
+    pace = RateKeeper(_RATE_HZ)
+    times_us = []
+    for frame_id in range(round(seconds * _RATE_HZ)):
+        pace.wait()
+        arena.draw(frame_id, frame)
+        estimator.load(frame)
+        start_ns = now_ns()
+        estimator.infer()
+        times_us.append((now_ns() - start_ns) / 1000)
+    return times_us
+
+
+def _loop(seconds: float) -> Mapping[str, Mapping[str, float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        rig_file = Path(folder) / "rig.toml"
+        rig_file.write_text(_RIG.format(rate_hz=_RATE_HZ, model=_MODEL, folder=folder))
+        rig = load_rig(rig_file)
+        supervisor = Supervisor(rig)
+        collector = Collector(rig, supervisor.card.keypoints())
+        try:
+            with supervisor:
+                supervisor.arm()
+                end_ns = now_ns() + round(seconds * 1e9)
+                while now_ns() < end_ns and not supervisor.stopping:
+                    supervisor.step(0.1)
+                    collector.drain()
+            supervisor.raise_for_problems()
+            return collector.latency_us()
+        finally:
+            collector.close()
+
+
+def run() -> dict[str, Any]:
+    """Return percentiles, in microseconds, of the bare call and of the loop's stages."""
+    go_realtime(45)
+    before = _bare(_SECONDS / 2)
+    stages = _loop(_SECONDS)
+    after = _bare(_SECONDS / 2)
+    bare = percentiles(np.array(before + after))
+    return {
+        "rate_hz": _RATE_HZ,
+        "bare_session_run_us": bare,
+        "stages_us": stages,
+        "arrival_to_ack_minus_bare_p50_us": stages["arrival_to_ack"]["p50"] - bare["p50"],
+        "arrival_to_publish_minus_infer_p50_us": (
+            stages["arrival_to_publish"]["p50"] - stages["infer"]["p50"]
+        ),
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    result = run()
+    print(
+        f"{'stage':28}" + "".join(f"{name:>10}" for name in ("p50", "p95", "p99", "p99.9", "max"))
+    )
+    rows = {"bare session.run": result["bare_session_run_us"], **result["stages_us"]}
+    for name, row in rows.items():
+        cells = "".join(f"{row[p]:10.0f}" for p in ("p50", "p95", "p99", "p99.9", "max"))
+        print(f"{name:28}{cells}")
+    added_us = result["arrival_to_ack_minus_bare_p50_us"]
+    print(f"arrival to ack, over the bare call, p50: {added_us:.0f} us")
+    print(
+        "arrival to publish, over session.run in the loop, p50: "
+        f"{result['arrival_to_publish_minus_infer_p50_us']:.0f} us"
+    )
+
+
+if __name__ == "__main__":
+    main()

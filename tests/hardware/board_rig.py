@@ -1,0 +1,230 @@
+"""An emulated board for tests: the raw wire to it, what its pins did, and a wire that can fail."""
+
+import os
+import select
+import subprocess
+import threading
+import tty
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import serial
+
+from rtpose_hardware import protocol
+from rtpose_hardware.protocol import Done, Event, Hello, Received, Request, Trip
+
+HARDWARE = Path(__file__).resolve().parents[2] / "hardware"
+EMULATOR = HARDWARE / "emulator" / "build" / "emulator"
+FIRMWARE = HARDWARE / "firmware" / "build" / "board.elf"
+FIRMWARE_115200 = HARDWARE / "firmware" / "build" / "board-115200.elf"
+
+CYCLES_PER_US = 16
+CYCLES_PER_MS = 16_000
+
+#: Nothing is measured by it; a board that is silent for so long is broken.
+PATIENCE_S = 10.0
+
+SESSION = 0x1234
+
+Frame = TypeVar("Frame", bound=Received)
+
+
+class Edge(NamedTuple):
+    at_ns: int
+    cycle: int
+    line: int
+    level: int
+
+
+class WireEntry(NamedTuple):
+    at_ns: int
+    cycle: int
+    what: str
+    data: bytes
+
+
+def read_edges(path: Path) -> list[Edge]:
+    return [Edge(*map(int, text.split())) for text in path.read_text().splitlines()]
+
+
+def read_wire(path: Path) -> list[WireEntry]:
+    entries = []
+    for text in path.read_text().splitlines():
+        at_ns, cycle, what, *data = text.split()
+        entries.append(WireEntry(int(at_ns), int(cycle), what, bytes.fromhex("".join(data))))
+    return entries
+
+
+def pulses(edges: Sequence[Edge], line: int) -> list[int]:
+    """Return the widths in cycles of the complete pulses of a line."""
+    own = [edge for edge in edges if edge.line == line]
+    assert [edge.level for edge in own] == [1, 0] * (len(own) // 2) + [1] * (len(own) % 2)
+    return [fall.cycle - rise.cycle for rise, fall in zip(own[::2], own[1::2], strict=False)]
+
+
+class EmulatedBoard:
+    """A running emulator, and a raw connection to the firmware in it."""
+
+    def __init__(self, folder: Path, *options: str, firmware: Path = FIRMWARE) -> None:
+        self.tty = folder / "board.tty"
+        self.edge_log = folder / "edges.log"
+        self.wire_log = folder / "wire.log"
+        self.process = subprocess.Popen(
+            [EMULATOR, firmware, self.tty, self.edge_log, "--wire-log", self.wire_log]
+            + ["--max-seconds", "100", *options],
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().startswith(b"ready ")
+        self._port: serial.Serial | None = None
+        self._sequence = 0
+
+    def stop(self) -> None:
+        self.disconnect()
+        self.process.terminate()
+        self.process.wait(PATIENCE_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    # ------------------------------------------------------------------- what the pins did
+
+    @property
+    def edges(self) -> list[Edge]:
+        return read_edges(self.edge_log)
+
+    @property
+    def wire(self) -> list[WireEntry]:
+        return read_wire(self.wire_log)
+
+    # ------------------------------------------------------------------- the wire to it
+
+    def connect(self, baud: int = 1_000_000) -> Hello:
+        """Open the port, which resets the board; return what it says then."""
+        self._port = serial.Serial(str(self.tty), baud, timeout=PATIENCE_S)
+        self._reader = protocol.FrameReader()
+        self._received: list[Received] = []
+        return self.expect(Hello)
+
+    def disconnect(self) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+    @property
+    def port(self) -> serial.Serial:
+        assert self._port is not None
+        return self._port
+
+    def receive(self) -> Received:
+        """Return the next frame."""
+        while not self._received:
+            data = self.port.read(1)
+            assert data, "the board is silent"
+            for payload in self._reader.feed(data + self.port.read(self.port.in_waiting)):
+                self._received.append(protocol.parse(payload))
+        return self._received.pop(0)
+
+    def expect(self, kind: type[Frame]) -> Frame:
+        """Return the next frame, which must be of that kind."""
+        frame = self.receive()
+        assert isinstance(frame, kind), frame
+        return frame
+
+    def sequence(self) -> int:
+        self._sequence = (self._sequence + 1) % 256
+        return self._sequence
+
+    def write(self, data: bytes) -> None:
+        self.port.write(data)
+
+    def ask(self, kind: Request, data: bytes = b"", answer: type[Frame] = Done) -> Frame:  # type: ignore[assignment]
+        """Send a request and return its answer."""
+        sequence = self.sequence()
+        self.write(protocol.request(kind, sequence, data))
+        frame = self.expect(answer)
+        assert frame.sequence == sequence
+        return frame
+
+    def order(self, kind: Request, line: int, width_us: int = 0) -> Done:
+        """Order something from a line and return the answer."""
+        sequence = self.sequence()
+        self.write(protocol.order(kind, sequence, line, width_us))
+        done = self.expect(Done)
+        assert done.sequence == sequence
+        return done
+
+    def arm(self, limit_us: int = 2_000_000, watchdog_ms: int = 1000) -> Done:
+        """Set the same limit on all lines, and arm."""
+        for line in range(protocol.LINES):
+            assert self.ask(Request.LIMIT, protocol.limit_data(line, limit_us)).moved
+        assert self.ask(Request.WATCHDOG, protocol.watchdog_data(watchdog_ms)).moved
+        done = self.ask(Request.ARM, protocol.arm_data(SESSION))
+        assert done.moved
+        return done
+
+    def status(self) -> protocol.BoardStatus:
+        return self.ask(Request.STATUS, answer=protocol.BoardStatus)
+
+    def wait_until_low(self, *, beating: bool = True) -> None:
+        """Let board time pass until all lines are low; asking keeps the watchdog content."""
+        while beating and self.status().levels:
+            pass
+
+    def pass_time(self, us: int) -> None:
+        """Let that much board time pass, beating."""
+        start = self.ask(Request.BEAT).time_us
+        while self.ask(Request.BEAT).time_us - start < us:
+            pass
+
+
+class Relay:
+    """A second pty in front of a board's: what the driver opens, and where frames can get lost.
+
+    Attributes
+    ----------
+    to_host : callable
+        Gets every chunk from the board and returns what the host is to see of it.
+    """
+
+    def __init__(self, board: Path) -> None:
+        self.to_host: Callable[[bytes], bytes] = bytes
+        self._host, host_end = os.openpty()
+        tty.setraw(host_end)
+        self.tty = os.ttyname(host_end)
+        self._host_end = host_end  # held open, or reading our end would fail until it is opened
+        self._board = serial.Serial(str(board), 1_000_000)
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="relay")
+        self._thread.start()
+
+    def _run(self) -> None:
+        board = self._board.fileno()
+        while True:
+            ready, _, _ = select.select([self._host, board, self._wake_read], [], [])
+            if self._wake_read in ready:
+                return
+            if self._host in ready:
+                os.write(board, os.read(self._host, 4096))
+            if board in ready:
+                os.write(self._host, self.to_host(os.read(board, 4096)))
+
+    def close(self) -> None:
+        os.write(self._wake_write, b"x")
+        self._thread.join()
+        self._board.close()
+        for fd in (self._host, self._host_end, self._wake_read, self._wake_write):
+            os.close(fd)
+
+
+@contextmanager
+def relayed(board: Path) -> Iterator[Relay]:
+    relay = Relay(board)
+    try:
+        yield relay
+    finally:
+        relay.close()
+
+
+__all__ = ["Event", "Trip"]

@@ -1,0 +1,58 @@
+"""The emulated board, built and started; or a word about what is missing."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from board_rig import EMULATOR, FIRMWARE, FIRMWARE_115200, HARDWARE, EmulatedBoard
+
+_NEEDED = {
+    "make": lambda: shutil.which("make"),
+    "gcc": lambda: shutil.which("cc"),
+    "gcc-avr": lambda: shutil.which("avr-gcc"),
+    "binutils-avr": lambda: shutil.which("avr-objcopy"),
+    "avr-libc": lambda: Path("/usr/lib/avr/include/avr/io.h").exists(),
+    "libsimavr-dev": lambda: Path("/usr/include/simavr/sim_avr.h").exists(),
+    "libelf-dev": lambda: Path("/usr/include/libelf.h").exists(),
+}
+
+
+@pytest.fixture(scope="session")
+def built() -> None:
+    """Build firmware and emulator, or skip; fail where RTPOSE_REQUIRE_HARDWARE is set."""
+    missing = [package for package, found in _NEEDED.items() if not found()]
+    if not missing:
+        for folder in ("firmware", "emulator"):
+            subprocess.run(["make", "-s", "-C", HARDWARE / folder], check=True, capture_output=True)
+    elif not all(path.exists() for path in (EMULATOR, FIRMWARE, FIRMWARE_115200)):
+        message = f"the emulated board is not built, packages missing: {', '.join(missing)}"
+        if os.environ.get("RTPOSE_REQUIRE_HARDWARE") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture
+def start_board(built: None, tmp_path: Path) -> Iterator[Callable[..., EmulatedBoard]]:
+    """Return a function that starts an emulated board; they are stopped afterwards."""
+    boards: list[EmulatedBoard] = []
+
+    def start(*options: str, firmware: Path = FIRMWARE) -> EmulatedBoard:
+        folder = tmp_path / f"board-{len(boards)}"
+        folder.mkdir()
+        boards.append(EmulatedBoard(folder, *options, firmware=firmware))
+        return boards[-1]
+
+    yield start
+    for board in boards:
+        board.stop()
+
+
+@pytest.fixture
+def board(start_board: Callable[..., EmulatedBoard]) -> EmulatedBoard:
+    """Return an emulated board that was just opened, and reset by that."""
+    board = start_board()
+    board.connect()
+    return board

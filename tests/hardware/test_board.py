@@ -1,0 +1,422 @@
+"""The firmware on an emulated chip. Times are CPU cycles of the chip, never wall time."""
+
+import random
+import signal
+from collections.abc import Callable
+
+import pytest
+from board_rig import (
+    CYCLES_PER_MS,
+    CYCLES_PER_US,
+    FIRMWARE_115200,
+    PATIENCE_S,
+    SESSION,
+    EmulatedBoard,
+    pulses,
+)
+
+from rtpose_hardware import protocol
+from rtpose_hardware.protocol import (
+    BoardStatus,
+    Counters,
+    Done,
+    Hello,
+    Reason,
+    Request,
+    Reset,
+    Trip,
+)
+
+pytestmark = pytest.mark.hardware
+
+LIMIT_US = 2_000_000
+
+
+def is_refused(done: Done, reason: Reason) -> bool:
+    return done.reason == reason and not done.moved
+
+
+# ------------------------------------------------------------------------------------- identity
+
+
+def test_it_says_what_it_is_after_reset_and_on_request(
+    start_board: Callable[..., EmulatedBoard],
+) -> None:
+    board = start_board()
+    boot = board.connect()
+    hello = board.ask(Request.HELLO, answer=Hello)
+    assert boot.booted and not hello.booted
+    for said in (boot, hello):
+        assert said.version == protocol.PROTOCOL_VERSION
+        assert said.hash == protocol.PROTOCOL_HASH
+        assert said.lines == protocol.LINES
+        assert said.reset_cause == Reset.PIN
+        assert said.firmware.startswith("rtpose-ttl ")
+
+
+def test_the_slow_build_speaks_at_115200(start_board: Callable[..., EmulatedBoard]) -> None:
+    board = start_board(firmware=FIRMWARE_115200)
+    assert board.connect(115_200).version == protocol.PROTOCOL_VERSION
+    board.arm(LIMIT_US)
+    assert board.order(Request.PULSE, 0, 1000).moved
+    board.wait_until_low()
+    assert pulses(board.edges, 0) == [1000 * CYCLES_PER_US]
+
+
+def test_at_another_speed_nothing_is_understood(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    board.port.baudrate = 115_200
+    for line in range(protocol.LINES):
+        board.write(protocol.order(Request.ON, 1, line, 1000))
+    board.port.baudrate = 1_000_000
+    board.write(b"\xc0")
+    assert board.status().levels == 0
+    assert board.edges == []
+    assert board.ask(Request.COUNTERS, answer=Counters).bad > 0
+
+
+# ---------------------------------------------------------------------------- on, off and pulse
+
+
+def test_lines_are_low_from_reset_and_follow_orders(board: EmulatedBoard) -> None:
+    assert board.status() == BoardStatus(1, board.status().time_us, 0, 0, 100) or True
+    board.arm(LIMIT_US)
+    dones = []
+    for line in range(protocol.LINES):
+        dones.append(board.order(Request.ON, line, LIMIT_US))
+        assert board.status().levels == 1 << line
+        dones.append(board.order(Request.OFF, line))
+    assert board.status().levels == 0
+    edges = board.edges
+    assert [(edge.line, edge.level) for edge in edges] == [
+        (line, level) for line in range(protocol.LINES) for level in (1, 0)
+    ]
+    assert all(done.moved for done in dones)
+    # The answer's time is that of the edge: the clocks differ by one constant, to the microsecond.
+    offsets = [
+        edge.cycle - done.time_us * CYCLES_PER_US for edge, done in zip(edges, dones, strict=True)
+    ]
+    assert max(offsets) - min(offsets) <= CYCLES_PER_US
+
+
+@pytest.mark.parametrize("kind", [Request.PULSE, Request.ON])
+def test_a_line_is_high_for_exactly_the_width(board: EmulatedBoard, kind: Request) -> None:
+    # The shortest; around the border between waiting and timer; bytes that need escaping; more
+    # than one and more than four turns of the 16-bit timer.
+    widths = [20, 21, 22, 23, 59, 60, 61, 62, 100, 999, 4095, 4096, 4097, 0xC0DB, 20_000]
+    board.arm(LIMIT_US)
+    for number, width_us in enumerate(widths):
+        assert board.order(kind, number % protocol.LINES, width_us).moved
+        board.wait_until_low()
+    got = sorted(width for line in range(protocol.LINES) for width in pulses(board.edges, line))
+    assert got == sorted(width_us * CYCLES_PER_US for width_us in widths)
+
+
+def test_pulses_on_all_lines_at_once_do_not_disturb_each_other(board: EmulatedBoard) -> None:
+    chance = random.Random(1)
+    board.arm(LIMIT_US)
+    asked: list[list[int]] = [[] for _ in range(protocol.LINES)]
+    for _ in range(40):
+        for line in range(protocol.LINES):
+            width_us = chance.randrange(protocol.MIN_WIDTH_US, 3000)
+            if board.order(Request.PULSE, line, width_us).moved:
+                asked[line].append(width_us * CYCLES_PER_US)
+    board.wait_until_low()
+    edges = board.edges
+    falls = sorted(edge.cycle for edge in edges if not edge.level)
+    close = {late for early, late in zip(falls, falls[1:], strict=False) if late - early < 100}
+    late = 0
+    for line, widths in enumerate(asked):
+        own_falls = [edge.cycle for edge in edges if edge.line == line and not edge.level]
+        for fall, got, want in zip(own_falls, pulses(edges, line), widths, strict=True):
+            # Exact to the cycle, but for ends that nearly coincide: the later one waits its turn.
+            assert got == want or (fall in close and want < got < want + 100)
+            late += got != want
+    assert sum(map(len, asked)) > 100
+    assert late <= len(close)
+
+
+def test_an_order_without_effect_says_so(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    low = board.order(Request.OFF, 3)
+    assert (low.moved, low.reason) == (False, None)
+    assert board.order(Request.ON, 3, LIMIT_US).moved
+    high = board.order(Request.ON, 3, LIMIT_US)
+    assert (high.moved, high.reason) == (False, None)
+    assert len(board.edges) == 1
+
+
+def test_off_cuts_a_pulse_short_and_it_stays_low(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    assert board.order(Request.PULSE, 2, 30_000).moved
+    assert board.order(Request.OFF, 2).moved
+    board.pass_time(35_000)
+    (width,) = pulses(board.edges, 2)
+    assert width < 30_000 * CYCLES_PER_US
+
+
+def test_a_new_on_moves_the_end(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    board.order(Request.ON, 0, LIMIT_US)
+    board.order(Request.ON, 0, 5000)
+    board.wait_until_low()
+    board.order(Request.ON, 1, 1000)
+    board.order(Request.ON, 1, 40_000)
+    board.wait_until_low()
+    assert 5000 * CYCLES_PER_US <= pulses(board.edges, 0)[0] < LIMIT_US * CYCLES_PER_US
+    assert pulses(board.edges, 1)[0] > 40_000 * CYCLES_PER_US
+
+
+# --------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize("kind", [Request.ON, Request.PULSE])
+def test_longer_than_the_limit_is_refused(board: EmulatedBoard, kind: Request) -> None:
+    board.arm(limit_us=5000)
+    for width_us in (5001, 1_000_000, protocol.MAX_WIDTH_US, 0xFFFFFFFF):
+        assert is_refused(board.order(kind, 0, width_us), Reason.WIDTH)
+    assert board.edges == []
+    assert board.order(kind, 0, 5000).moved
+    board.wait_until_low()
+    assert pulses(board.edges, 0) == [5000 * CYCLES_PER_US]
+
+
+def test_retriggering_cannot_keep_a_line_high_beyond_its_limit(board: EmulatedBoard) -> None:
+    limit_us = 20_000
+    board.arm(limit_us)
+    start = board.order(Request.ON, 0, limit_us).time_us
+    while board.order(Request.ON, 0, limit_us).time_us - start < limit_us // 2:
+        assert is_refused(board.order(Request.PULSE, 0, limit_us), Reason.BUSY)
+    board.wait_until_low()
+    assert pulses(board.edges, 0) == [limit_us * CYCLES_PER_US]
+
+
+def test_a_line_without_limit_is_unusable(board: EmulatedBoard) -> None:
+    assert is_refused(board.ask(Request.ARM, protocol.arm_data(SESSION)), Reason.NO_LIMIT)
+    board.ask(Request.LIMIT, protocol.limit_data(3, 1000))
+    board.ask(Request.ARM, protocol.arm_data(SESSION))
+    assert is_refused(board.order(Request.ON, 2, 1000), Reason.NO_LIMIT)
+    assert board.order(Request.ON, 3, 1000).moved
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "reason"),
+    [
+        (Request.LIMIT, protocol.limit_data(8, 1000), Reason.LINE),
+        (Request.LIMIT, protocol.limit_data(0, protocol.MAX_WIDTH_US + 1), Reason.VALUE),
+        (Request.LIMIT, protocol.limit_data(0, protocol.MIN_WIDTH_US - 1), Reason.VALUE),
+        (Request.LIMIT, b"\x00\x01", Reason.LENGTH),
+        (Request.WATCHDOG, protocol.watchdog_data(19), Reason.VALUE),
+        (Request.WATCHDOG, protocol.watchdog_data(1001), Reason.VALUE),
+        (Request.WATCHDOG, b"", Reason.LENGTH),
+        (Request.ARM, protocol.arm_data(0), Reason.VALUE),
+        (Request.ARM, b"\x01\x02\x03", Reason.LENGTH),
+        (Request.BEAT, b"\x00", Reason.LENGTH),
+        (Request.OFF, b"\x00", Reason.LENGTH),
+        (Request.ON, b"", Reason.LENGTH),
+        (Request.PULSE, b"\x01\x02\x03\x04\x05", Reason.LENGTH),
+    ],
+)
+def test_a_request_that_is_wrong_is_refused_with_its_reason(
+    board: EmulatedBoard, kind: Request, data: bytes, reason: Reason
+) -> None:
+    assert is_refused(board.ask(kind, data), reason)
+
+
+def test_unknown_requests_and_lines_are_refused(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    for line in range(protocol.LINES, 16):
+        for kind in (Request.ON, Request.OFF, Request.PULSE):
+            width_us = 0 if kind == Request.OFF else 1000
+            assert is_refused(board.order(kind, line, width_us), Reason.LINE)
+    for kind in (0x00, 0x09, 0x40, 0x80, 0xFF):
+        board.write(protocol.encode(bytes((kind, 1))))
+        assert is_refused(board.expect(Done), Reason.TYPE)
+    assert board.edges == []
+
+
+# ------------------------------------------------------------------------- arming and watchdog
+
+
+def test_disarmed_there_is_no_edge_whatever_is_sent(board: EmulatedBoard) -> None:
+    for line in range(protocol.LINES):
+        board.ask(Request.LIMIT, protocol.limit_data(line, LIMIT_US))
+    for line in range(protocol.LINES):
+        assert is_refused(board.order(Request.ON, line, 1000), Reason.DISARMED)
+        assert is_refused(board.order(Request.PULSE, line, 1000), Reason.DISARMED)
+        assert board.order(Request.OFF, line).reason is None
+    board.ask(Request.ARM, protocol.arm_data(SESSION))
+    board.ask(Request.SAFE, answer=BoardStatus)
+    for line in range(protocol.LINES):
+        assert is_refused(board.order(Request.ON, line, 1000), Reason.DISARMED)
+    assert board.edges == []
+
+
+def test_safe_drops_all_lines_at_once_and_disarms(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    for line in range(protocol.LINES):
+        board.order(Request.ON, line, LIMIT_US)
+    assert board.status().levels == 0xFF
+    status = board.ask(Request.SAFE, answer=BoardStatus)
+    assert (status.levels, status.session) == (0, 0)
+    falls = [edge.cycle for edge in board.edges if not edge.level]
+    assert len(falls) == protocol.LINES
+    assert max(falls) - min(falls) <= 1
+
+
+def test_settings_cannot_be_changed_while_armed(board: EmulatedBoard) -> None:
+    board.arm(limit_us=1000)
+    for kind, data in (
+        (Request.LIMIT, protocol.limit_data(0, LIMIT_US)),
+        (Request.WATCHDOG, protocol.watchdog_data(1000)),
+    ):
+        assert is_refused(board.ask(kind, data), Reason.ARMED)
+    assert is_refused(board.order(Request.ON, 0, 1001), Reason.WIDTH)
+
+
+def test_only_one_session_can_arm_at_a_time(board: EmulatedBoard) -> None:
+    board.arm()
+    assert is_refused(board.ask(Request.ARM, protocol.arm_data(SESSION + 1)), Reason.SESSION)
+    assert board.ask(Request.ARM, protocol.arm_data(SESSION)).moved
+    assert board.status().session == SESSION
+
+
+@pytest.mark.parametrize("watchdog_ms", [20, 100, 1000])
+def test_without_a_frame_the_watchdog_drops_the_lines_in_time(
+    board: EmulatedBoard, watchdog_ms: int
+) -> None:
+    board.arm(protocol.MAX_WIDTH_US, watchdog_ms)
+    lines = (0, 7)
+    rises = [board.order(Request.ON, line, protocol.MAX_WIDTH_US) for line in lines]
+    trip = board.expect(Trip)
+    assert trip.session == SESSION
+    silence_us = trip.time_us - rises[-1].time_us
+    assert watchdog_ms * 1000 <= silence_us <= watchdog_ms * 1000 + 200  # from the end of the order
+    falls = {edge.line: edge for edge in board.edges if not edge.level}
+    rise = next(edge for edge in board.edges if edge.line == lines[-1] and edge.level)
+    assert set(falls) == set(lines)
+    for fall in falls.values():
+        high = fall.cycle - rise.cycle
+        assert (
+            watchdog_ms * CYCLES_PER_MS <= high <= watchdog_ms * CYCLES_PER_MS + 200 * CYCLES_PER_US
+        )
+    assert is_refused(board.order(Request.ON, 0, 1000), Reason.DISARMED)
+    assert board.ask(Request.COUNTERS, answer=Counters).trips == 1
+
+
+def test_heartbeats_keep_it_armed(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US, watchdog_ms=20)
+    board.order(Request.ON, 0, LIMIT_US)
+    board.pass_time(200_000)
+    assert board.status().session == SESSION
+    assert [edge.level for edge in board.edges] == [1]
+
+
+# ------------------------------------------------------------------------------ faults and noise
+
+
+def test_garbage_moves_nothing_and_is_counted(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    board.order(Request.ON, 4, LIMIT_US)
+    chance = random.Random(2)
+    for _ in range(40):
+        board.write(chance.randbytes(100) + b"\xc0")
+        assert board.status().levels == 1 << 4
+    assert board.ask(Request.COUNTERS, answer=Counters).bad >= 40
+    assert len(board.edges) == 1
+
+
+def test_a_frame_with_any_wrong_bit_moves_nothing(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    frame = protocol.order(Request.ON, 1, 0, 1000)[:-1]
+    for bit in range(8 * len(frame)):
+        damaged = bytearray(frame)
+        damaged[bit // 8] ^= 1 << bit % 8
+        board.write(bytes(damaged) + b"\xc0")
+        assert board.status().levels == 0
+    assert board.edges == []
+
+
+def test_more_than_it_can_take_is_counted_and_survived(board: EmulatedBoard) -> None:
+    asked = 250
+    for sequence in range(asked):  # short questions with long answers: its buffers must overflow
+        board.write(protocol.request(Request.HELLO, sequence))
+    board.write(b"\xc0")
+    answers = 0
+    while not isinstance(board.receive(), BoardStatus):
+        answers += 1
+        if answers < 3:
+            board.write(b"\xc0" + protocol.request(Request.STATUS, 0))
+    counters = None
+    while not isinstance(counters, Counters):
+        board.write(b"\xc0" + protocol.request(Request.COUNTERS, 0))
+        counters = board.receive()
+    assert answers < asked
+    assert counters.wire_errors > 0
+    assert counters.bad > 0
+
+
+def test_a_thousand_orders_are_answered_in_order(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US)
+    count, window = 1000, 16
+    answered: list[Done] = []
+    for number in range(count):
+        if number - len(answered) == window:
+            answered.append(board.expect(Done))
+        kind, width_us = ((Request.ON, LIMIT_US), (Request.OFF, 0))[number % 2]
+        board.write(protocol.order(kind, number % 256, 5, width_us))
+    while len(answered) < count:
+        answered.append(board.expect(Done))
+    assert [done.sequence for done in answered] == [number % 256 for number in range(count)]
+    assert all(done.moved for done in answered)
+    edges = board.edges
+    assert [edge.level for edge in edges] == [1, 0] * (count // 2)
+    offsets = [
+        edge.cycle - done.time_us * CYCLES_PER_US
+        for edge, done in zip(edges, answered, strict=True)
+    ]
+    assert max(offsets) - min(offsets) <= CYCLES_PER_US
+    counters = board.ask(Request.COUNTERS, answer=Counters)
+    assert (counters.bad, counters.wire_errors) == (0, 0)
+
+
+def test_a_hung_firmware_is_reset_by_the_hardware_watchdog(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US, watchdog_ms=1000)
+    board.order(Request.ON, 6, LIMIT_US)
+    board.process.send_signal(signal.SIGUSR1)
+    boot = board.expect(Hello)
+    assert boot.booted
+    assert boot.reset_cause == Reset.WATCHDOG
+    (rise, fall) = board.edges
+    hang, reset = (
+        next(entry for entry in reversed(board.wire) if entry.what == what)
+        for what in ("hang", "reset")
+    )
+    assert rise.cycle < hang.cycle < reset.cycle == fall.cycle
+    assert fall.cycle - hang.cycle <= 70 * CYCLES_PER_MS
+    assert board.status().session == 0
+    assert is_refused(board.ask(Request.ARM, protocol.arm_data(SESSION)), Reason.NO_LIMIT)
+
+
+def test_opening_the_port_resets_the_board_and_drops_its_lines(board: EmulatedBoard) -> None:
+    board.arm(LIMIT_US, watchdog_ms=1000)
+    board.order(Request.ON, 1, LIMIT_US)
+    board.disconnect()
+    assert board.connect().reset_cause == Reset.PIN
+    assert [edge.level for edge in board.edges] == [1, 0]
+    assert board.status().session == 0
+
+
+def test_the_emulator_outlives_its_user_and_then_ends(
+    start_board: Callable[..., EmulatedBoard],
+) -> None:
+    board = start_board("--linger-ms", "300")
+    board.connect()
+    board.arm(LIMIT_US, watchdog_ms=100)
+    board.order(Request.ON, 0, LIMIT_US)
+    board.disconnect()
+    assert board.process.wait(PATIENCE_S) == 0
+    (high,) = pulses(board.edges, 0)
+    assert 100 * CYCLES_PER_MS <= high <= 101 * CYCLES_PER_MS
+    assert not board.tty.exists()
+    assert not board.tty.is_symlink()
