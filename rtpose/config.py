@@ -70,8 +70,12 @@ class StreamTable(_Table):
     insecure: bool = False
 
     def endpoint(self, port: int) -> str:
-        """Return the ZeroMQ address of a port."""
+        """Return the ZeroMQ address to bind a port to."""
         return f"tcp://{self.host}:{port}"
+
+    def local_endpoint(self, port: int) -> str:
+        """Return the ZeroMQ address under which this machine reaches a port."""
+        return f"tcp://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{port}"
 
 
 class LatencyTable(_Table):

@@ -4,13 +4,14 @@ It has its own clock: time limits, watchdog beats and requests are served whethe
 Whatever ends it, the outputs are made safe first.
 """
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from rtpose.actuators import Actuator, Line, require_carried_out
-from rtpose.bus import Poller, Publisher, RequestServer, Subscriber, public_key
+from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
 from rtpose.config import Rig, TriggerEntry
 from rtpose.errors import NotReadyError, OutputError
@@ -25,6 +26,7 @@ from rtpose.messages import (
     Status,
     TriggerEvent,
 )
+from rtpose.readiness import Readiness
 from rtpose.run_log import RunLog
 from rtpose.skeleton import Skeleton
 
@@ -53,10 +55,18 @@ class _Armed:
     failure: str = ""
 
 
-def control(loop: Loop, rig: Rig, skeleton: Skeleton, run_folder: Path, rate_hz: float) -> None:
+def control(
+    loop: Loop,
+    rig: Rig,
+    skeleton: Skeleton,
+    run_folder: Path,
+    rate_hz: float,
+    from_inference: socket.socket,
+) -> None:
     """Decide and act until told to stop; then leave every output safe."""
     log = RunLog(run_folder / "events.jsonl")
-    body = Control(loop, rig, skeleton, log, rate_hz)
+    readiness = Readiness(rig.latency, rate_hz)
+    body = Control(loop, rig, skeleton, log, readiness, DirectReceiver(from_inference))
     try:
         # First, because threads inherit it: those of the sockets and of the serial port are on the
         # way from pose to command too. The log's thread, which started before, is not.
@@ -73,24 +83,27 @@ class Control:
     """Triggers, limits and outputs of one rig."""
 
     def __init__(
-        self, loop: Loop, rig: Rig, skeleton: Skeleton, log: RunLog, rate_hz: float
+        self,
+        loop: Loop,
+        rig: Rig,
+        skeleton: Skeleton,
+        log: RunLog,
+        readiness: Readiness,
+        poses: DirectReceiver,
     ) -> None:
         self._loop = loop
         self._rig = rig
         self._skeleton = skeleton
         self._log = log
-        self._rate_hz = rate_hz
+        self._readiness = readiness
+        self._poses = poses
         self._budget_ns = round(rig.latency.budget_ms * 1e6)
-        self._max_gap_ns = round(rig.latency.max_pose_gap_ms * 1e6)
         self._actuators: dict[str, Actuator] = {}
         self._triggers: list[_Armed] = []
         self._seq = 0
         self._command_id = 0
         self._armed = False
-        self._in_time_ns = 0  # decision time of the last pose that was within the budget
-        self._rate = _Rate()
         self._next_status_ns = 0
-        self._verified = False
         loop.counters.update(
             poses=0, events=0, fires=0, acks=0, refusals=0, overruns=0, malformed=0
         )
@@ -112,11 +125,6 @@ class Control:
             self._triggers.append(
                 _Armed(trigger_entry, trigger, actuator, actuator.lines[line_name])
             )
-        self._poses = Subscriber(
-            [_loopback(stream.endpoint(stream.pose_port))],
-            [f"pose.{self._rig.camera.name}", "status.inference"],
-            _server_key(stream.curve_secret_key_file),
-        )
         key = stream.curve_secret_key_file
         self._events = Publisher(
             stream.endpoint(stream.event_port), key, lambda: ("status.control", self._status())
@@ -139,13 +147,13 @@ class Control:
         while self._loop.turn():
             self._poller.wait(_WAIT_MS)
             for _ in range(_POSES_PER_TURN):
-                message = self._poses.receive(0.0)
+                message = self._poses.receive()
                 if message is None:
                     break
                 if isinstance(message, Pose):
                     self._on_pose(message)
                 elif isinstance(message, Status):
-                    self._verified = bool(message.info.get("verified"))
+                    self._readiness.take_status(message)
             self._keep_limits()
             self._collect_acks()
             self._beat()
@@ -167,7 +175,8 @@ class Control:
             )
         for actuator in self._actuators.values():
             actuator.close()
-        for name in ("_poses", "_events", "_requests"):
+        self._poses.close()
+        for name in ("_events", "_requests"):
             if hasattr(self, name):
                 getattr(self, name).close()
 
@@ -176,7 +185,6 @@ class Control:
     def _on_pose(self, pose: Pose) -> None:
         receive_ns = now_ns()
         self._loop.counters["poses"] += 1
-        self._rate.add(pose.frame_id, pose.arrival_ns)
         for armed in self._triggers:
             if armed.failure:
                 continue
@@ -190,8 +198,7 @@ class Control:
             if decision is not Decision.NOTHING:
                 self._act(armed, decision, _Moment(pose, receive_ns, decide_ns))
         self._loop.doing(b"")
-        if now_ns() - pose.start_ns <= self._budget_ns:
-            self._in_time_ns = receive_ns
+        self._readiness.take_pose(pose, now_ns())
 
     def _disable(self, armed: _Armed, error: Exception, pose: Pose, receive_ns: int) -> None:
         armed.failure = f"{type(error).__name__}: {error}"
@@ -279,7 +286,7 @@ class Control:
                     continue
                 if now >= line.high_until_ns:
                     self._time_is_up(line)
-                elif line.level and now - self._in_time_ns > self._max_gap_ns:
+                elif line.level and not self._readiness.poses_are_fresh(now):
                     self._tell("stale", now, detail="no pose within the budget for max_pose_gap_ms")
                     self._switch_off(line, "no pose to hold it on")
 
@@ -338,16 +345,7 @@ class Control:
             for armed in self._triggers
             if armed.failure
         ]
-        if not self._verified:
-            reasons.append("the model is not verified yet on its provider")
-        if now_ns() - self._in_time_ns > self._max_gap_ns:
-            reasons.append(
-                f"no pose within budget_ms = {self._rig.latency.budget_ms:g} "
-                f"for {self._rig.latency.max_pose_gap_ms:g} ms"
-            )
-        rate_hz = self._rate.hz()
-        if self._rate_hz and rate_hz < 0.5 * self._rate_hz:
-            reasons.append(f"the camera delivers {rate_hz:.0f} of {self._rate_hz:.0f} frames/s")
+        reasons += self._readiness.hindrances(now_ns())
         if self._log.failure:
             reasons.append(f"the run's log cannot be written: {self._log.failure}")
         return reasons
@@ -443,32 +441,3 @@ class _Moment:
             "publish_ns": pose.publish_ns,
             "receive_ns": self.receive_ns,
         }
-
-
-class _Rate:
-    """The camera's rate, from the ids and arrivals of about the last second."""
-
-    def __init__(self) -> None:
-        self._first: tuple[int, int] | None = None
-        self._hz = 0.0
-
-    def add(self, frame_id: int, arrival_ns: int) -> None:
-        if self._first is None or frame_id <= self._first[0]:
-            self._first = (frame_id, arrival_ns)
-            return
-        span_ns = arrival_ns - self._first[1]
-        if span_ns > 200_000_000:
-            self._hz = (frame_id - self._first[0]) * 1e9 / span_ns
-        if span_ns > 1_000_000_000:
-            self._first = (frame_id, arrival_ns)
-
-    def hz(self) -> float:
-        return self._hz
-
-
-def _loopback(endpoint: str) -> str:
-    return endpoint.replace("//0.0.0.0:", "//127.0.0.1:")
-
-
-def _server_key(secret_key_file: str | None) -> bytes | None:
-    return None if secret_key_file is None else public_key(Path(secret_key_file))

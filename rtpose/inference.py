@@ -1,5 +1,6 @@
 """The inference process: the newest frame to a published pose."""
 
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ _WARM_UP_RUNS = 20
 
 
 def inference(
-    loop: Loop, rig: Rig, model: Path, frame_format: FrameFormat, address: RingAddress
+    loop: Loop,
+    rig: Rig,
+    model: Path,
+    frame_format: FrameFormat,
+    address: RingAddress,
+    to_control: socket.socket,
 ) -> None:
     """Estimate and publish the pose of the newest frame until the camera ends or told to stop."""
     table = rig.model
@@ -35,7 +41,7 @@ def inference(
     )
     estimator.verify()
     estimator.warm_up(_WARM_UP_RUNS)
-    _Inference(loop, rig, estimator, frame_format, address).run()
+    _Inference(loop, rig, estimator, frame_format, address, to_control).run()
 
 
 class _Inference:
@@ -46,6 +52,7 @@ class _Inference:
         estimator: Estimator,
         frame_format: FrameFormat,
         address: RingAddress,
+        to_control: socket.socket,
     ) -> None:
         self._loop = loop
         self._camera = rig.camera.name
@@ -74,6 +81,7 @@ class _Inference:
             rig.stream.endpoint(rig.stream.pose_port),
             rig.stream.curve_secret_key_file,
             greeting=lambda: ("status.inference", self._status()),
+            direct=to_control,
         )
 
     def run(self) -> None:
@@ -129,7 +137,11 @@ class _Inference:
 
     def _status(self) -> Status:
         counters = self._loop.counters
-        counters.update(torn=self._reader.torn, writer_restarts=self._reader.restarts)
+        counters.update(
+            torn=self._reader.torn,
+            writer_restarts=self._reader.restarts,
+            missed_by_control=self._publisher.direct_dropped,
+        )
         return Status(
             run=self._loop.run,
             process="inference",

@@ -75,7 +75,7 @@ class _Recorder:
         stream = self._rig.stream
         key_file = stream.curve_secret_key_file
         key = None if key_file is None else public_key(Path(key_file))
-        endpoints = [stream.endpoint(stream.pose_port), stream.endpoint(stream.event_port)]
+        endpoints = [stream.local_endpoint(port) for port in (stream.pose_port, stream.event_port)]
         with Subscriber(endpoints, [f"pose.{self._rig.camera.name}", "event"], key) as messages:
             self._loop.ready({})
             while self._loop.turn():

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from rtpose.bus import Subscriber, public_key
@@ -51,7 +52,7 @@ class Collector:
         stream = rig.stream
         key_file = stream.curve_secret_key_file
         self._subscriber = Subscriber(
-            [stream.endpoint(stream.pose_port), stream.endpoint(stream.event_port)],
+            [stream.local_endpoint(port) for port in (stream.pose_port, stream.event_port)],
             [f"pose.{rig.camera.name}", "event", "ack"],
             None if key_file is None else public_key(Path(key_file)),
             queue_messages=0,
@@ -199,7 +200,7 @@ def render(report: Mapping[str, Any]) -> Group:
         )
     counts = Table(show_header=False, box=None, padding=(0, 2))
     for label, value in _counts(report):
-        counts.add_row(label, value)
+        counts.add_row(label, escape(value))
     return Group(latency, counts)
 
 

@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from rtpose import ring
-from rtpose.bus import Inbox
+from rtpose.bus import Inbox, direct_pair
 from rtpose.capture import capture
 from rtpose.client import Commands
 from rtpose.clock import now_ns, utc_now
@@ -188,18 +188,22 @@ class Supervisor:
         if self.stopping:
             return
         frame_format = _frame_format(camera.info)
+        rate_hz = frame_format.rate_hz
         address = RingAddress(self._ring_name, wakes["inference"], taken)
-        self._spawn("inference", inference, rig, model_path(rig), frame_format, address)
+        to_control, from_inference = direct_pair()
+        model = model_path(rig)
+        self._spawn("inference", inference, rig, model, frame_format, address, to_control)
         if self._recording:
             address = RingAddress(self._ring_name, wakes["recorder"])
-            rate_hz = frame_format.rate_hz
             self._spawn("recorder", recorder, rig, self.card, self._recording, address, rate_hz)
         self._wait_ready()
         if self.stopping:
             return
         # Last, because it opens the hardware: nothing is connected before the rest stands.
         skeleton = self.card.keypoints()
-        self._spawn("control", control, rig, skeleton, self.folder, frame_format.rate_hz)
+        self._spawn("control", control, rig, skeleton, self.folder, rate_hz, from_inference)
+        to_control.close()
+        from_inference.close()
         self._wait_ready()
         self._write_manifest(ended=False)
         for child in self._children.values():
@@ -252,7 +256,7 @@ class Supervisor:
 
     @property
     def _command_endpoint(self) -> str:
-        return self.rig.stream.endpoint(self.rig.stream.command_port)
+        return self.rig.stream.local_endpoint(self.rig.stream.command_port)
 
     def _key(self) -> dict[str, Any]:
         key_file = self.rig.stream.curve_secret_key_file

@@ -11,7 +11,7 @@
  *
  * Prints "ready DEVICE" when the pty can be opened. The edge log has one line per edge of an output
  * line, written at once: CLOCK_MONOTONIC in ns, CPU cycle, line 0..7, level. The wire log has: ns,
- * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "reset" or "hang".
+ * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "opened", "closed", "reset", "hang".
  *
  * As with a real board, opening the port resets the chip, a host at another baud rate sees and
  * causes garbage, and the USB bridge hands over what it has at every FRAME_END or when the line has

@@ -193,6 +193,7 @@ static void note_attached(bool attached)
         pty.opened = true;
     else
         pty.detached_ns = now_ns();
+    serial_note(attached ? "opened" : "closed");
 }
 
 /* Let at most `ns` pass; true as soon as there are bytes to read. */

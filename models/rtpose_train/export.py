@@ -1,6 +1,7 @@
 """Export: a run folder in, one ONNX file out that says everything about itself."""
 
 import copy
+import logging
 import warnings
 from pathlib import Path
 from typing import cast
@@ -31,6 +32,9 @@ INPUT_NAME, OUTPUT_NAME = "image", "maps"
 
 #: Largest difference between torch's maps and those of the exported file.
 PARITY = 1e-3
+
+# The exporter warns that torchvision, which nothing here uses, is not installed.
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 _OPSET = 18
 _GOLDEN_SEED, _GOLDEN_COUNT, _GOLDEN_CELLS = 1, 2, 32
@@ -79,6 +83,8 @@ def export(
     out = out or run / f"{name}.onnx"
     if out.exists():
         raise InputError(f"{out}: exists; name another file, or delete it")
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"min_confidence is {min_confidence}, allowed: 0 to 1")
     network = restore(record, run / WEIGHTS_FILE)
     spec = record.settings.input
     model = to_onnx(network, spec)
@@ -249,7 +255,7 @@ def _provenance(record: RunRecord, difference: float) -> dict[str, object]:
             "minutes": record.minutes,
             "best_step": record.best_step,
         },
-        "validation_px": round(record.validation_px, 3),
+        "validation_px": record.validation_px,
         "largest_difference_from_torch": difference,
         "exported_with": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     }

@@ -1,7 +1,6 @@
 """What a training run is told, and what it records about itself."""
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,7 +113,8 @@ class RunRecord(BaseModel):
     trained_on : dict
         Device, threads and versions.
     minutes, best_step, validation_px
-        How long it took, and when the validation error was least.
+        How long it took, when the validation error was least, and how large it was; None before
+        the first check.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -126,7 +126,7 @@ class RunRecord(BaseModel):
     trained_on: dict[str, str | int]
     minutes: float = 0.0
     best_step: int = 0
-    validation_px: float = math.inf
+    validation_px: float | None = None
 
 
 def build_settings(values: dict[str, Any]) -> TrainSettings:
@@ -136,7 +136,10 @@ def build_settings(values: dict[str, Any]) -> TrainSettings:
     except ValidationError as error:
         raise ConfigError(
             [
-                Problem(".".join(map(str, wrong["loc"])) or "settings", wrong["msg"])
+                Problem(
+                    ".".join(map(str, wrong["loc"])) or "settings",
+                    wrong["msg"].removeprefix("Value error, "),
+                )
                 for wrong in error.errors()
             ]
         ) from error

@@ -206,6 +206,7 @@ class _Trainer:
             cycle_momentum=False,
         )
         self.log: list[tuple[int, float, float]] = []
+        self.best_px = math.inf
 
     def run(self, samples: Iterator[tuple[Tensor, Tensor]], progress: Progress) -> RunRecord:
         """Take all steps and return the completed record."""
@@ -222,8 +223,7 @@ class _Trainer:
                 losses.clear()
                 progress.update(
                     task,
-                    description=f"validation {self.log[-1][2]:.2f} px, "
-                    f"best {self.record.validation_px:.2f} px",
+                    description=f"validation {self.log[-1][2]:.2f} px, best {self.best_px:.2f} px",
                 )
             progress.advance(task)
         return self.record
@@ -264,15 +264,15 @@ class _Trainer:
 
     def _check(self, step: int, loss: float, minutes: float) -> None:
         """Take the validation error, log it, and keep the weights if they are the best so far."""
-        error_px = self.validation_px()
+        error_px = round(self.validation_px(), 4)
         self.log.append((step, loss, error_px))
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerows([("step", "loss", "validation_px"), *self.log])
         write_file(self.folder / LOG_FILE, table.getvalue())
-        best = self.record.validation_px
         update: dict[str, float] = {"minutes": round(minutes, 2)}
-        if error_px <= best:
+        if error_px <= self.best_px:
+            self.best_px = error_px
             update |= {"validation_px": error_px, "best_step": step}
             weights = io.BytesIO()
             state = {name: value.cpu() for name, value in self.average.state_dict().items()}

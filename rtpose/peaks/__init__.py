@@ -85,9 +85,11 @@ class PeakDecoder:
     ) -> None:
         check(maps, keypoints, to_frame, min_confidence)
         self.shape = (keypoints, maps.height, maps.width)
-        self._taps = half_gaussian(maps.sigma).astype(np.float32)
-        side = max(maps.height, maps.width) + 2 * (self._taps.size - 1)
-        self._lines = np.zeros((LINES, side), np.float32)
+        half = half_gaussian(maps.sigma)
+        margins = 2 * (half.size - 1)
+        self._taps = np.append(half, 0.0).astype(np.float32)
+        self._lines = np.zeros((LINES, max(maps.height, maps.width) + margins), np.float32)
+        self._block = np.zeros((2, 3 * (maps.width + margins)), np.float32)
         self._response = np.zeros((maps.height, maps.width), np.float32)
         self._numbers = np.array(
             [
@@ -128,7 +130,14 @@ class PeakDecoder:
         _require(keypoints_out, "keypoints_out", np.float32, (keypoints, 3))
         _require(valid_out, "valid_out", np.uint8, (keypoints,))
         decode_maps(
-            maps, self._taps, self._numbers, self._response, self._lines, keypoints_out, valid_out
+            maps,
+            self._taps,
+            self._numbers,
+            self._response,
+            self._block,
+            self._lines,
+            keypoints_out,
+            valid_out,
         )
 
     def warm_up(self) -> None:

@@ -7,11 +7,11 @@ at least the response at the map's largest value. So only rows and columns whose
 can hold it, and only they are filtered: a few cells where there is a peak, all where there is only
 noise. What is found is the same in every case, up to the rounding of float32.
 
-Scratch memory: `response` is the filter's answer as far as it was needed; `lines` are what the
-constants below name, the first three with a margin of zeros as wide as the filter's reach at both
-ends; the row bounds serve again as scratch at a border. Inner loops run from 0 over slices: only so
-does numba leave out the test for negative indices and the compiler use vector instructions.
-"contract" allows fused multiply-add and nothing else.
+Scratch memory: `response` is the filter's answer as far as it was needed, made three rows at a time
+in `block`; `lines` are what the constants below name, the first two with a margin of zeros as wide
+as the filter's reach at both ends. `taps` are the weights at distance 0, 1, ... and a zero. Inner
+loops run from 0 over slices: only so does numba leave out the test for negative indices and the
+compiler use vector instructions. "contract" allows fused multiply-add and nothing else.
 """
 
 import math
@@ -27,8 +27,8 @@ from rtpose.peaks.geometry import TRUSTED
 F32 = NDArray[np.float32]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-ROW_MAX, COLUMN_MAX, ACROSS, ROW_BOUND, COLUMN_BOUND, FILLED = range(6)
-LINES = 6
+ROW_MAX, COLUMN_MAX, ROW_BOUND, COLUMN_BOUND, FILLED = range(5)
+LINES = 5
 
 _INFINITY_BITS = np.int32(0x7F800000)
 _MAGNITUDE_BITS = np.int32(0x7FFFFFFF)
@@ -76,94 +76,160 @@ def _scan(plane: F32, row_max: F32, column_max: F32) -> int:
             column_bits[column] = max(column_bits[column], value)
         row_bits[row] = largest
         magnitude = max(magnitude, widest)
-        if largest > highest:
-            highest, top = largest, row
+        top = row if largest > highest else top
+        highest = max(highest, largest)
     return top if magnitude < _INFINITY_BITS else -1
 
 
 @_inlined
-def _along(line: F32, taps: F32, low: int, high: int, out: F32) -> None:
-    """Filter places low..high of a line with margins."""
-    reach, count = taps.size - 1, high + 1 - low
-    result, middle = out[low : high + 1], line[low + reach :]
+def _along(line: F32, taps: F32, reach: int, count: int, out: F32) -> None:
+    """Filter the first `count` places of a line that has a margin before its first one."""
+    middle = line[reach:]
     for i in range(count):
-        result[i] = taps[0] * middle[i]
+        out[i] = taps[0] * middle[i]
     for distance in range(1, reach + 1):
         weight = taps[distance]
-        before, after = line[low + reach - distance :], line[low + reach + distance :]
+        before, after = line[reach - distance :], line[reach + distance :]
         for i in range(count):
-            result[i] += weight * (before[i] + after[i])
+            out[i] += weight * (before[i] + after[i])
 
 
 @_inlined
-def _across(plane: F32, taps: F32, row: int, low: int, high: int, line: F32) -> None:
-    """Filter columns low..high across the rows, at one row, into a line with margins."""
-    reach, count = taps.size - 1, high + 1 - low
-    result = line[reach + low : reach + high + 1]
-    for i in range(count):
-        result[i] = 0.0
-    for source in range(max(0, row - reach), min(plane.shape[0], row + reach + 1)):
-        weight, values = taps[abs(source - row)], plane[source, low : high + 1]
-        for i in range(count):
-            result[i] += weight * values[i]
-
-
-@_inlined
-def _respond(plane: F32, taps: F32, row: int, low: int, high: int, line: F32, out: F32) -> None:
-    """Write the matched filter's response at columns low..high of one row."""
-    reach, last = taps.size - 1, plane.shape[1] - 1
-    _across(plane, taps, row, max(0, low - reach), min(last, high + reach), line)
-    _along(line, taps, low, high, out)
-
-
-@_inlined
-def _bound(plane: F32, taps: F32, top: int, lines: F32, out: F32) -> tuple[np.float32, int, int]:
-    """Bound all responses; return a lower limit of the largest and the columns that may hold it."""
+def _fill(
+    plane: F32, taps: F32, row: int, low: int, high: int, block: F32, lines: F32, response: F32
+) -> None:
+    """Fill columns low..high of the response in three rows (as far as there are) from `row` on."""
     height, width = plane.shape
-    column_bound = lines[COLUMN_BOUND]
-    _along(lines[ROW_MAX], taps, 0, height - 1, lines[ROW_BOUND])
-    _along(lines[COLUMN_MAX], taps, 0, width - 1, column_bound)
-    highest, column = lines[ROW_MAX, taps.size - 1 + top], 0
-    while column < width - 1 and plane[top, column] < highest:
-        column += 1
-    _respond(plane, taps, top, column, column, lines[ACROSS], out)
-    limit = max(out[column] * _ROUNDING, np.float32(0.0))
-    low, high = 0, width - 1
-    while low < high and column_bound[low] < limit:
-        low += 1
-    while low < high and column_bound[high] < limit:
-        high -= 1
-    return limit, low, high
+    reach, count = taps.size - 2, high + 1 - low
+    left, right = max(0, low - reach), min(width, high + 1 + reach)
+    length = count + 2 * reach
+    lanes = block[0, : 3 * length]
+    for i in range(3 * length):
+        lanes[i] = 0.0
+    start = left + reach - low
+    first, second, third = lanes[start:], lanes[length + start :], lanes[2 * length + start :]
+    for source in range(max(0, row - reach), min(height, row + 3 + reach)):
+        values = plane[source, left:right]
+        a, b, c = (
+            taps[min(abs(source - row), reach + 1)],
+            taps[min(abs(source - row - 1), reach + 1)],
+            taps[min(abs(source - row - 2), reach + 1)],
+        )
+        for i in range(right - left):
+            first[i] += a * values[i]
+            second[i] += b * values[i]
+            third[i] += c * values[i]
+    _along(lanes, taps, reach, 3 * length - 2 * reach, block[1])
+    for k in range(min(3, height - row)):
+        lines[FILLED, row + k] = 1.0
+        source_lane, target = block[1, k * length :], response[row + k, low : high + 1]
+        for i in range(count):
+            target[i] = source_lane[i]
+
+
+@_called
+def _ensure(
+    plane: F32,
+    taps: F32,
+    first: int,
+    last: int,
+    columns: tuple[int, int],
+    block: F32,
+    lines: F32,
+    response: F32,
+) -> None:
+    """Fill the response in rows first..last (as far as there are) where it is not there yet."""
+    for row in range(max(0, first), min(plane.shape[0] - 1, last) + 1):
+        if lines[FILLED, row] == 0.0:
+            _fill(plane, taps, row, columns[0], columns[1], block, lines, response)
 
 
 @_inlined
-def _fill(plane: F32, taps: F32, row: int, low: int, high: int, lines: F32, response: F32) -> None:
-    """Fill columns low..high of one row of the response, and a neighbour at each end, once."""
-    if lines[FILLED, row] == 0.0:
-        lines[FILLED, row] = 1.0
-        low, high = max(0, low - 1), min(plane.shape[1] - 1, high + 1)
-        _respond(plane, taps, row, low, high, lines[ACROSS], response[row])
+def _bound(plane: F32, taps: F32, lines: F32) -> None:
+    """Bound the responses of every row and column by those to their largest values."""
+    height, width = plane.shape
+    reach = taps.size - 2
+    _along(lines[ROW_MAX], taps, reach, height, lines[ROW_BOUND])
+    _along(lines[COLUMN_MAX], taps, reach, width, lines[COLUMN_BOUND])
+
+
+@_inlined
+def _elsewhere(bound: F32, count: int, first: int, last: int, limit: np.float32) -> bool:
+    """Return whether a bound reaches a limit at a place before `first` or after `last`."""
+    reaching = 0
+    for i in range(count):
+        reaching += bound[i] >= limit
+    for i in range(first, last + 1):
+        reaching -= bound[i] >= limit
+    return reaching > 0
+
+
+@_inlined
+def _highest(
+    response: F32, rows: tuple[int, int], columns: tuple[int, int]
+) -> tuple[int, int, np.float32]:
+    """Return row, column and value of the largest positive response in a rectangle, or 0."""
+    best = np.float32(0.0)
+    best_row = best_column = 0
+    for row in range(rows[0], rows[1] + 1):
+        for column in range(columns[0], columns[1] + 1):
+            if response[row, column] > best:
+                best, best_row, best_column = response[row, column], row, column
+    return best_row, best_column, best
+
+
+@_called
+def _search(
+    plane: F32, taps: F32, limit: np.float32, block: F32, lines: F32, response: F32
+) -> tuple[int, int, np.float32]:
+    """Return the largest response of all: filter every row and column that may hold it."""
+    height, width = plane.shape
+    low, high = 0, width - 1
+    while low < high and lines[COLUMN_BOUND, low] < limit:
+        low += 1
+    while low < high and lines[COLUMN_BOUND, high] < limit:
+        high -= 1
+    around = max(0, low - 1), min(width - 1, high + 1)
+    lines[FILLED, :height] = 0.0
+    best = np.float32(0.0)
+    row = column = 0
+    for candidate in range(height):
+        if lines[ROW_BOUND, candidate] >= limit:
+            _ensure(plane, taps, candidate, candidate, around, block, lines, response)
+            _, place, value = _highest(response, (candidate, candidate), (low, high))
+            if value > best:
+                best, row, column = value, candidate, place
+            limit = max(limit, best * _ROUNDING)
+    _ensure(plane, taps, row - 1, row + 1, around, block, lines, response)
+    return row, column, best
 
 
 @_inlined
 def _locate(
-    plane: F32, taps: F32, top: int, lines: F32, response: F32
+    plane: F32, taps: F32, top: int, block: F32, lines: F32, response: F32
 ) -> tuple[int, int, np.float32]:
-    """Return row, column and value of the largest response; the value is 0 if none is positive."""
-    height = plane.shape[0]
-    limit, low, high = _bound(plane, taps, top, lines, response[top])
-    best = np.float32(0.0)
-    row = column = 0
+    """Return row, column and value of the largest response; the value is 0 if none is positive.
+
+    It is mostly at or beside the map's largest value, which is in row `top`, and the bounds mostly
+    exclude all the rest; else `_search`. The 3x3 responses around it are there afterwards.
+    """
+    height, width = plane.shape
+    value, column = lines[ROW_MAX, taps.size - 2 + top], 0
+    while column < width - 1 and plane[top, column] < value:
+        column += 1
+    rows = max(0, top - 1), min(height - 1, top + 1)
+    columns = max(0, column - 1), min(width - 1, column + 1)
+    around = max(0, column - 2), min(width - 1, column + 2)
     lines[FILLED, :height] = 0.0
-    for candidate in range(height):
-        if lines[ROW_BOUND, candidate] >= limit:
-            _fill(plane, taps, candidate, low, high, lines, response)
-            for place in range(low, high + 1):
-                if response[candidate, place] > best:
-                    best, row, column = response[candidate, place], candidate, place
-            limit = max(limit, best * _ROUNDING)
-    for neighbour in range(max(0, row - 1), min(height, row + 2)):
-        _fill(plane, taps, neighbour, low, high, lines, response)
+    _fill(plane, taps, rows[0], around[0], around[1], block, lines, response)
+    row, column, best = _highest(response, rows, columns)
+    limit = best * _ROUNDING
+    if _elsewhere(lines[ROW_BOUND], height, rows[0], rows[1], limit) or _elsewhere(
+        lines[COLUMN_BOUND], width, columns[0], columns[1], limit
+    ):
+        return _search(plane, taps, limit, block, lines, response)
+    if row != top:
+        _ensure(plane, taps, row - 1, row + 1, around, block, lines, response)
     return row, column, best
 
 
@@ -209,20 +275,24 @@ def _parabola(triple: tuple[float, float, float], otherwise: float) -> float:
 
 
 @_called
-def _beside_border(plane: F32, taps: F32, row: int, column: int, margin: float, line: F32) -> float:
+def _beside_border(
+    plane: F32, taps: F32, row: int, column: int, margin: float, profile: F32
+) -> float:
     """Return the peak's column from the map itself, filtered across the rows only."""
-    reach, last = taps.size - 1, plane.shape[1] - 1
+    reach, last = taps.size - 2, plane.shape[1] - 1
     low = 0 if column < margin else column - 1
     high = last if last - column < margin else column + 1
-    _across(plane, taps, row, max(0, low - 1), min(last, high + 1), line)
-    profile = line[reach : reach + last + 1]
+    for place in range(max(0, low - 1), min(last, high + 1) + 1):
+        profile[place] = 0.0
+        for source in range(max(0, row - reach), min(plane.shape[0], row + reach + 1)):
+            profile[place] += taps[abs(source - row)] * plane[source, place]
     top = low + int(np.argmax(profile[low : high + 1]))
     if last < 2:
         return float(top)
     middle = min(max(top, 1), last - 1)
     offset = _parabola(_triple(profile, middle), float(top - middle))
-    place: float = min(max(middle + offset, top - 1.0), top + 1.0)
-    return place
+    peak: float = min(max(middle + offset, top - 1.0), top + 1.0)
+    return peak
 
 
 @_inlined
@@ -263,13 +333,14 @@ def decode_maps(
     taps: F32,
     numbers: NDArray[np.float64],
     response: F32,
+    block: F32,
     lines: F32,
     keypoints: F32,
     valid: NDArray[np.uint8],
 ) -> None:
     """Decode all maps; the arguments are laid out by `PeakDecoder`."""
     height, width = maps.shape[1:]
-    reach = taps.size - 1
+    reach = taps.size - 2
     row_max = lines[ROW_MAX, reach : reach + height]
     column_max = lines[COLUMN_MAX, reach : reach + width]
     ax, bx, ay, by, margin, row_contrast, column_contrast, min_confidence = numbers
@@ -281,7 +352,8 @@ def decode_maps(
         top = _scan(plane, row_max, column_max)
         if top < 0:
             continue
-        row, column, peak = _locate(plane, taps, top, lines, response)
+        _bound(plane, taps, lines)
+        row, column, peak = _locate(plane, taps, top, block, lines, response)
         if peak <= 0.0:
             continue
         x, y = _refine(plane, taps, row, column, margin, lines[ROW_BOUND], response)

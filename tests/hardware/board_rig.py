@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import serial
 
 from rtpose_hardware import protocol
-from rtpose_hardware.protocol import Done, Event, Hello, Received, Request, Trip
+from rtpose_hardware.protocol import Done, Hello, Received, Request
 
 HARDWARE = Path(__file__).resolve().parents[2] / "hardware"
 EMULATOR = HARDWARE / "emulator" / "build" / "emulator"
@@ -71,11 +71,9 @@ class EmulatedBoard:
         self.tty = folder / "board.tty"
         self.edge_log = folder / "edges.log"
         self.wire_log = folder / "wire.log"
-        self.process = subprocess.Popen(
-            [EMULATOR, firmware, self.tty, self.edge_log, "--wire-log", self.wire_log]
-            + ["--max-seconds", "100", *options],
-            stdout=subprocess.PIPE,
-        )
+        command = map(str, (EMULATOR, firmware, self.tty, self.edge_log, *options))
+        logged = ("--wire-log", str(self.wire_log), "--max-seconds", "100")
+        self.process = subprocess.Popen([*command, *logged], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith(b"ready ")
         self._port: serial.Serial | None = None
@@ -101,11 +99,24 @@ class EmulatedBoard:
     # ------------------------------------------------------------------- the wire to it
 
     def connect(self, baud: int = 1_000_000) -> Hello:
-        """Open the port, which resets the board; return what it says then."""
+        """Open the port, which resets the board, and ask what it is until it is up."""
         self._port = serial.Serial(str(self.tty), baud, timeout=PATIENCE_S)
         self._reader = protocol.FrameReader()
         self._received: list[Received] = []
-        return self.expect(Hello)
+        return self.insist(Request.HELLO, Hello)
+
+    def insist(self, kind: Request, answer: type[Frame]) -> Frame:
+        """Ask again and again, pass over everything else, and return the answer."""
+        self.port.timeout = 0.1
+        sequence = None
+        frame: Received | None = None
+        while not isinstance(frame, answer) or frame.sequence != sequence:
+            if frame is None or (isinstance(frame, Hello) and frame.booted):
+                sequence = self.sequence()  # what was asked before got lost, perhaps
+                self.write(b"\xc0" + protocol.request(kind, sequence))
+            frame = self._next()
+        self.port.timeout = PATIENCE_S
+        return frame
 
     def disconnect(self) -> None:
         if self._port is not None:
@@ -117,14 +128,20 @@ class EmulatedBoard:
         assert self._port is not None
         return self._port
 
-    def receive(self) -> Received:
-        """Return the next frame."""
+    def _next(self) -> Received | None:
         while not self._received:
             data = self.port.read(1)
-            assert data, "the board is silent"
+            if not data:
+                return None
             for payload in self._reader.feed(data + self.port.read(self.port.in_waiting)):
                 self._received.append(protocol.parse(payload))
         return self._received.pop(0)
+
+    def receive(self) -> Received:
+        """Return the next frame."""
+        frame = self._next()
+        assert frame is not None, "the board is silent"
+        return frame
 
     def expect(self, kind: type[Frame]) -> Frame:
         """Return the next frame, which must be of that kind."""
@@ -155,28 +172,46 @@ class EmulatedBoard:
         assert done.sequence == sequence
         return done
 
-    def arm(self, limit_us: int = 2_000_000, watchdog_ms: int = 1000) -> Done:
-        """Set the same limit on all lines, and arm."""
+    def set_up(self, limit_us: int, watchdog_ms: int) -> None:
+        """Set the same limit on all lines, and the watchdog."""
         for line in range(protocol.LINES):
             assert self.ask(Request.LIMIT, protocol.limit_data(line, limit_us)).moved
         assert self.ask(Request.WATCHDOG, protocol.watchdog_data(watchdog_ms)).moved
-        done = self.ask(Request.ARM, protocol.arm_data(SESSION))
+
+    def arm(self, limit_us: int = 2_000_000, watchdog_ms: int = 1000) -> Done:
+        """Set up, and arm."""
+        self.set_up(limit_us, watchdog_ms)
+        done: Done = self.ask(Request.ARM, protocol.arm_data(SESSION))
         assert done.moved
         return done
 
     def status(self) -> protocol.BoardStatus:
         return self.ask(Request.STATUS, answer=protocol.BoardStatus)
 
-    def wait_until_low(self, *, beating: bool = True) -> None:
+    def wait_until_low(self) -> None:
         """Let board time pass until all lines are low; asking keeps the watchdog content."""
-        while beating and self.status().levels:
+        while self.status().levels:
             pass
+
+    def wait_until_taken(self, data: bytes) -> None:
+        """Wait until the chip has got these bytes, at whatever speed."""
+        while data not in b"".join(entry.data for entry in self.wire if entry.what == "rx"):
+            threading.Event().wait(0.001)
+
+    def wait_for(self, what: str) -> WireEntry:
+        """Wait until something is in the wire log; return the last such entry."""
+        while True:
+            found = [entry for entry in self.wire if entry.what == what]
+            if found:
+                return found[-1]
+            threading.Event().wait(0.001)
 
     def pass_time(self, us: int) -> None:
         """Let that much board time pass, beating."""
-        start = self.ask(Request.BEAT).time_us
-        while self.ask(Request.BEAT).time_us - start < us:
-            pass
+        beat: Done = self.ask(Request.BEAT)
+        start_us = beat.time_us
+        while beat.time_us - start_us < us:
+            beat = self.ask(Request.BEAT)
 
 
 class Relay:
@@ -225,6 +260,3 @@ def relayed(board: Path) -> Iterator[Relay]:
         yield relay
     finally:
         relay.close()
-
-
-__all__ = ["Event", "Trip"]

@@ -9,21 +9,26 @@ from pathlib import Path
 import pytest
 from board_rig import EMULATOR, FIRMWARE, FIRMWARE_115200, HARDWARE, EmulatedBoard
 
+#: Debian packages, and what shows that each is there: a program or a file.
 _NEEDED = {
-    "make": lambda: shutil.which("make"),
-    "gcc": lambda: shutil.which("cc"),
-    "gcc-avr": lambda: shutil.which("avr-gcc"),
-    "binutils-avr": lambda: shutil.which("avr-objcopy"),
-    "avr-libc": lambda: Path("/usr/lib/avr/include/avr/io.h").exists(),
-    "libsimavr-dev": lambda: Path("/usr/include/simavr/sim_avr.h").exists(),
-    "libelf-dev": lambda: Path("/usr/include/libelf.h").exists(),
+    "make": "make",
+    "gcc": "cc",
+    "gcc-avr": "avr-gcc",
+    "binutils-avr": "avr-objcopy",
+    "avr-libc": "/usr/lib/avr/include/avr/io.h",
+    "libsimavr-dev": "/usr/include/simavr/sim_avr.h",
+    "libelf-dev": "/usr/include/libelf.h",
 }
+
+
+def _is_there(sign: str) -> bool:
+    return Path(sign).exists() if sign.startswith("/") else shutil.which(sign) is not None
 
 
 @pytest.fixture(scope="session")
 def built() -> None:
     """Build firmware and emulator, or skip; fail where RTPOSE_REQUIRE_HARDWARE is set."""
-    missing = [package for package, found in _NEEDED.items() if not found()]
+    missing = [package for package, sign in _NEEDED.items() if not _is_there(sign)]
     if not missing:
         for folder in ("firmware", "emulator"):
             subprocess.run(["make", "-s", "-C", HARDWARE / folder], check=True, capture_output=True)

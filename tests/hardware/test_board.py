@@ -1,5 +1,6 @@
 """The firmware on an emulated chip. Times are CPU cycles of the chip, never wall time."""
 
+import itertools
 import random
 import signal
 from collections.abc import Callable
@@ -39,19 +40,20 @@ def is_refused(done: Done, reason: Reason) -> bool:
 # ------------------------------------------------------------------------------------- identity
 
 
-def test_it_says_what_it_is_after_reset_and_on_request(
+def test_it_says_what_it_is_on_request_and_after_a_reset(
     start_board: Callable[..., EmulatedBoard],
 ) -> None:
     board = start_board()
-    boot = board.connect()
-    hello = board.ask(Request.HELLO, answer=Hello)
-    assert boot.booted and not hello.booted
-    for said in (boot, hello):
-        assert said.version == protocol.PROTOCOL_VERSION
-        assert said.hash == protocol.PROTOCOL_HASH
-        assert said.lines == protocol.LINES
-        assert said.reset_cause == Reset.PIN
-        assert said.firmware.startswith("rtpose-ttl ")
+    hello = board.connect()
+    assert hello.version == protocol.PROTOCOL_VERSION
+    assert hello.hash == protocol.PROTOCOL_HASH
+    assert hello.lines == protocol.LINES
+    assert hello.reset_cause == Reset.PIN
+    assert hello.firmware.startswith("rtpose-ttl ")
+    board.process.send_signal(signal.SIGUSR1)
+    boot = board.expect(Hello)
+    assert boot.booted
+    assert (boot.version, boot.hash, boot.firmware) == (hello.version, hello.hash, hello.firmware)
 
 
 def test_the_slow_build_speaks_at_115200(start_board: Callable[..., EmulatedBoard]) -> None:
@@ -66,8 +68,9 @@ def test_the_slow_build_speaks_at_115200(start_board: Callable[..., EmulatedBoar
 def test_at_another_speed_nothing_is_understood(board: EmulatedBoard) -> None:
     board.arm(LIMIT_US)
     board.port.baudrate = 115_200
-    for line in range(protocol.LINES):
-        board.write(protocol.order(Request.ON, 1, line, 1000))
+    orders = b"".join(protocol.order(Request.ON, 1, line, 1000) for line in range(protocol.LINES))
+    board.write(orders)
+    board.wait_until_taken(orders)
     board.port.baudrate = 1_000_000
     board.write(b"\xc0")
     assert board.status().levels == 0
@@ -124,16 +127,18 @@ def test_pulses_on_all_lines_at_once_do_not_disturb_each_other(board: EmulatedBo
     board.wait_until_low()
     edges = board.edges
     falls = sorted(edge.cycle for edge in edges if not edge.level)
-    close = {late for early, late in zip(falls, falls[1:], strict=False) if late - early < 100}
-    late = 0
+    after = {late: late - early for early, late in itertools.pairwise(falls)}
+    late = []
     for line, widths in enumerate(asked):
         own_falls = [edge.cycle for edge in edges if edge.line == line and not edge.level]
         for fall, got, want in zip(own_falls, pulses(edges, line), widths, strict=True):
-            # Exact to the cycle, but for ends that nearly coincide: the later one waits its turn.
-            assert got == want or (fall in close and want < got < want + 100)
-            late += got != want
+            if got != want:
+                # Exact to the cycle, but for ends that nearly coincide: the later one may wait.
+                assert want < got <= want + 150
+                assert after[fall] < 700
+                late.append(got - want)
     assert sum(map(len, asked)) > 100
-    assert late <= len(close)
+    assert len(late) < 10
 
 
 def test_an_order_without_effect_says_so(board: EmulatedBoard) -> None:
@@ -157,14 +162,15 @@ def test_off_cuts_a_pulse_short_and_it_stays_low(board: EmulatedBoard) -> None:
 
 def test_a_new_on_moves_the_end(board: EmulatedBoard) -> None:
     board.arm(LIMIT_US)
-    board.order(Request.ON, 0, LIMIT_US)
-    board.order(Request.ON, 0, 5000)
-    board.wait_until_low()
-    board.order(Request.ON, 1, 1000)
-    board.order(Request.ON, 1, 40_000)
-    board.wait_until_low()
-    assert 5000 * CYCLES_PER_US <= pulses(board.edges, 0)[0] < LIMIT_US * CYCLES_PER_US
-    assert pulses(board.edges, 1)[0] > 40_000 * CYCLES_PER_US
+    for line, first_us, then_us in ((0, LIMIT_US, 5000), (1, 60_000, 100_000)):
+        assert board.order(Request.ON, line, first_us).moved
+        while board.order(Request.ON, line, then_us).moved:  # it came too late: once more
+            board.wait_until_low()
+            board.order(Request.ON, line, first_us)
+        board.wait_until_low()
+    shortened, extended = pulses(board.edges, 0)[-1], pulses(board.edges, 1)[-1]
+    assert 5000 * CYCLES_PER_US <= shortened < LIMIT_US * CYCLES_PER_US
+    assert extended > 100_000 * CYCLES_PER_US
 
 
 # --------------------------------------------------------------------------------------- limits
@@ -182,13 +188,16 @@ def test_longer_than_the_limit_is_refused(board: EmulatedBoard, kind: Request) -
 
 
 def test_retriggering_cannot_keep_a_line_high_beyond_its_limit(board: EmulatedBoard) -> None:
-    limit_us = 20_000
+    limit_us = 50_000
     board.arm(limit_us)
-    start = board.order(Request.ON, 0, limit_us).time_us
-    while board.order(Request.ON, 0, limit_us).time_us - start < limit_us // 2:
-        assert is_refused(board.order(Request.PULSE, 0, limit_us), Reason.BUSY)
+    assert board.order(Request.ON, 0, limit_us).moved
+    retriggered = 0
+    while not board.order(Request.ON, 0, limit_us).moved:  # until it has fallen and can rise again
+        board.order(Request.PULSE, 0, limit_us)
+        retriggered += 1
     board.wait_until_low()
-    assert pulses(board.edges, 0) == [limit_us * CYCLES_PER_US]
+    assert retriggered > 2
+    assert set(pulses(board.edges, 0)) == {limit_us * CYCLES_PER_US}
 
 
 def test_a_line_without_limit_is_unusable(board: EmulatedBoard) -> None:
@@ -229,8 +238,8 @@ def test_unknown_requests_and_lines_are_refused(board: EmulatedBoard) -> None:
         for kind in (Request.ON, Request.OFF, Request.PULSE):
             width_us = 0 if kind == Request.OFF else 1000
             assert is_refused(board.order(kind, line, width_us), Reason.LINE)
-    for kind in (0x00, 0x09, 0x40, 0x80, 0xFF):
-        board.write(protocol.encode(bytes((kind, 1))))
+    for unknown in (0x00, 0x09, 0x40, 0x80, 0xFF):
+        board.write(protocol.encode(bytes((unknown, 1))))
         assert is_refused(board.expect(Done), Reason.TYPE)
     assert board.edges == []
 
@@ -285,9 +294,14 @@ def test_only_one_session_can_arm_at_a_time(board: EmulatedBoard) -> None:
 def test_without_a_frame_the_watchdog_drops_the_lines_in_time(
     board: EmulatedBoard, watchdog_ms: int
 ) -> None:
-    board.arm(protocol.MAX_WIDTH_US, watchdog_ms)
+    board.set_up(protocol.MAX_WIDTH_US, watchdog_ms)
     lines = (0, 7)
-    rises = [board.order(Request.ON, line, protocol.MAX_WIDTH_US) for line in lines]
+    board.write(  # at once, since the watchdog runs from the first on
+        protocol.request(Request.ARM, 1, protocol.arm_data(SESSION))
+        + b"".join(protocol.order(Request.ON, 2, line, protocol.MAX_WIDTH_US) for line in lines)
+    )
+    assert board.expect(Done).moved
+    rises = [board.expect(Done) for _ in lines]
     trip = board.expect(Trip)
     assert trip.session == SESSION
     silence_us = trip.time_us - rises[-1].time_us
@@ -305,9 +319,9 @@ def test_without_a_frame_the_watchdog_drops_the_lines_in_time(
 
 
 def test_heartbeats_keep_it_armed(board: EmulatedBoard) -> None:
-    board.arm(LIMIT_US, watchdog_ms=20)
+    board.arm(LIMIT_US, watchdog_ms=200)
     board.order(Request.ON, 0, LIMIT_US)
-    board.pass_time(200_000)
+    board.pass_time(700_000)
     assert board.status().session == SESSION
     assert [edge.level for edge in board.edges] == [1]
 
@@ -338,22 +352,14 @@ def test_a_frame_with_any_wrong_bit_moves_nothing(board: EmulatedBoard) -> None:
 
 
 def test_more_than_it_can_take_is_counted_and_survived(board: EmulatedBoard) -> None:
-    asked = 250
-    for sequence in range(asked):  # short questions with long answers: its buffers must overflow
+    for sequence in range(250):  # short questions with long answers: its buffers must overflow
         board.write(protocol.request(Request.HELLO, sequence))
-    board.write(b"\xc0")
-    answers = 0
-    while not isinstance(board.receive(), BoardStatus):
-        answers += 1
-        if answers < 3:
-            board.write(b"\xc0" + protocol.request(Request.STATUS, 0))
-    counters = None
-    while not isinstance(counters, Counters):
-        board.write(b"\xc0" + protocol.request(Request.COUNTERS, 0))
-        counters = board.receive()
-    assert answers < asked
+    counters = board.insist(Request.COUNTERS, Counters)
+    assert counters.good < 250
     assert counters.wire_errors > 0
     assert counters.bad > 0
+    board.arm(LIMIT_US)
+    assert board.order(Request.PULSE, 0, 1000).moved
 
 
 def test_a_thousand_orders_are_answered_in_order(board: EmulatedBoard) -> None:
@@ -388,10 +394,7 @@ def test_a_hung_firmware_is_reset_by_the_hardware_watchdog(board: EmulatedBoard)
     assert boot.booted
     assert boot.reset_cause == Reset.WATCHDOG
     (rise, fall) = board.edges
-    hang, reset = (
-        next(entry for entry in reversed(board.wire) if entry.what == what)
-        for what in ("hang", "reset")
-    )
+    hang, reset = board.wait_for("hang"), board.wait_for("reset")
     assert rise.cycle < hang.cycle < reset.cycle == fall.cycle
     assert fall.cycle - hang.cycle <= 70 * CYCLES_PER_MS
     assert board.status().session == 0
@@ -402,6 +405,7 @@ def test_opening_the_port_resets_the_board_and_drops_its_lines(board: EmulatedBo
     board.arm(LIMIT_US, watchdog_ms=1000)
     board.order(Request.ON, 1, LIMIT_US)
     board.disconnect()
+    board.wait_for("closed")
     assert board.connect().reset_cause == Reset.PIN
     assert [edge.level for edge in board.edges] == [1, 0]
     assert board.status().session == 0

@@ -19,10 +19,10 @@
 #endif
 #define UBRR_VALUE ((F_CPU + 4 * BAUD) / (8 * BAUD) - 1)
 
-#define EARLY 960  /* cycles; the longest time with interrupts off is below */
+#define EARLY 1200 /* cycles; the longest time with interrupts off is below */
 #define FINE 120   /* cycles before the edge from which on nothing else is done */
-#define TOGETHER 3 /* edges that are prepared at a time */
-#define APART 300  /* cycles between edges that need not be prepared together */
+#define TOGETHER 4 /* edges that are prepared at a time */
+#define APART 600  /* cycles between edges that need not be prepared together */
 #define NEAREST 24 /* cycles before the edge that the fine wait needs at least */
 
 const char port_name[] = FIRMWARE_NAME;
