@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
+RUNS := $(VENV)/.runs
+DEVELOPS := $(VENV)/.develops
 APT_PACKAGES := gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 libglib2.0-0
 
 .PHONY: demo test bench lint fix hardware clean help
@@ -10,9 +12,13 @@ APT_PACKAGES := gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 li
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml
+$(RUNS): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(INSTALL) ".[serial]"
+	@touch $@
+
+$(DEVELOPS): pyproject.toml $(RUNS)
+	$(INSTALL) ".[dev]"
 	@touch $@
 
 # The emulated board needs a compiler for the chip and the chip's emulator. Where they can neither
@@ -20,22 +26,25 @@ $(STAMP): pyproject.toml
 hardware: ## build the firmware and its emulator, installing what they need where that is allowed
 	@sh hardware/setup.sh $(APT_PACKAGES)
 
-demo: $(STAMP) hardware ## one minute of closed loop, without any hardware
-	$(BIN)/rtpose demo --seconds 60
+demo: $(RUNS) hardware ## half a minute of closed loop, without any hardware
+	$(BIN)/rtpose demo --seconds 30
 
-test: $(STAMP) hardware ## every test
+# The examples are packages of their own, so each is tested as its author would.
+test: $(DEVELOPS) hardware ## every test
+	$(BIN)/python -m pytest examples/custom_trigger
+	$(BIN)/python -m pytest examples/custom_output
 	$(BIN)/python -m pytest
 
-bench: $(STAMP) hardware ## every benchmark, with its figures
+bench: $(DEVELOPS) hardware ## every benchmark, with its figures
 	$(BIN)/python -m benchmarks
 
-lint: $(STAMP) ## style, types, import contracts
+lint: $(DEVELOPS) ## style, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(STAMP) ## format, and repair what can be repaired
+fix: $(DEVELOPS) ## format, and repair what can be repaired
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

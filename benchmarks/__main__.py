@@ -5,14 +5,10 @@ python -m benchmarks [name ...] [--json FILE]
 
 import argparse
 import json
-import os
 import pkgutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-# One core for each thing that is compared; NumPy reads this when it is first imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import benchmarks
 

@@ -146,19 +146,23 @@ class Control:
         self._tell("started", now_ns())
         while self._loop.turn():
             self._poller.wait(_WAIT_MS)
-            for _ in range(_POSES_PER_TURN):
-                message = self._poses.receive()
-                if message is None:
-                    break
-                if isinstance(message, Pose):
-                    self._on_pose(message)
-                elif isinstance(message, Status):
-                    self._readiness.take_status(message)
-            self._keep_limits()
-            self._collect_acks()
-            self._beat()
-            self._requests.serve(self._answer)
-            self._keep_house()
+            self.turn()
+
+    def turn(self) -> None:
+        """Work off what came, keep limits and beats, answer requests; never waits."""
+        for _ in range(_POSES_PER_TURN):
+            message = self._poses.receive()
+            if message is None:
+                break
+            if isinstance(message, Pose):
+                self._on_pose(message)
+            elif isinstance(message, Status):
+                self._readiness.take_status(message)
+        self._keep_limits()
+        self._collect_acks()
+        self._beat()
+        self._requests.serve(self.answer)
+        self._keep_house()
 
     def close(self) -> None:
         """Make every output safe, then let go of everything."""
@@ -313,7 +317,8 @@ class Control:
 
     # ---------------------------------------------------------------------------------- requests
 
-    def _answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Reply:
+        """Do what a client asks, and say how it went."""
         reasons: list[str] = []
         if request.action == "arm":
             try:
@@ -329,13 +334,14 @@ class Control:
             reasons = self._hindrances()
         return Reply(
             ok=not reasons or request.action == "status",
-            state=self._state,
+            state=self.state,
             reasons=reasons,
             status=self._status().model_dump(),
         )
 
     @property
-    def _state(self) -> str:
+    def state(self) -> str:
+        """Return ``armed`` or ``disarmed``."""
         return "armed" if self._armed else "disarmed"
 
     def _hindrances(self) -> list[str]:
@@ -413,7 +419,7 @@ class Control:
         return Status(
             run=self._loop.run,
             process="control",
-            state=self._state,
+            state=self.state,
             sent_ns=now_ns(),
             counters=self._loop.counters,
             info=self._loop.info,

@@ -22,7 +22,7 @@ _END_TIMEOUT_S = 1.0
 
 #: A host that was killed leaves the emulator behind, long enough to see the board's watchdog drop
 #: the lines (at most 1 s); then it ends by itself.
-_LINGER_MS = 2500
+_LINGER_MS = 1500
 
 
 class EmulatedTtlOutput(BoardOutput):

@@ -1,0 +1,298 @@
+"""Control's decisions, with a real output in software and poses made by hand: no processes."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtpose.bus import DirectReceiver, Inbox, direct_pair
+from rtpose.clock import now_ns
+from rtpose.config import load_rig
+from rtpose.control import Control
+from rtpose.errors import RecordingError
+from rtpose.loop import SPAWN, Link, Loop, new_activity
+from rtpose.messages import Ack, Pose, Request, Status, TriggerEvent, encode
+from rtpose.readiness import Readiness
+from rtpose.run_log import RunLog, read_log
+from rtpose.skeleton import Skeleton
+
+RIG = """
+[cameras.top]
+type = "synthetic"
+rate_hz = 100.0
+[model]
+path = "demo"
+[latency]
+budget_ms = 20.0
+max_pose_gap_ms = {max_pose_gap_ms}
+[stream]
+pose_port = {ports[0]}
+event_port = {ports[1]}
+command_port = {ports[2]}
+[outputs.out]
+type = "virtual"
+watchdog_ms = 1000
+[outputs.out.lines.laser]
+pin = 0
+max_on_ms = {max_on_ms}
+refractory_ms = {refractory_ms}
+[triggers.zone]
+type = "region"
+keypoint = "snout"
+polygon = [[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]]
+when = "{when}"
+output = "out.laser"
+{pulse}
+"""
+SKELETON = Skeleton(("snout", "tail"))
+INSIDE, OUTSIDE = (5.0, 5.0), (50.0, 50.0)
+
+
+def free_ports() -> list[int]:
+    sockets = [socket.socket() for _ in range(3)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Bench:
+    """Control on a bench: poses in by hand, its log out."""
+
+    def __init__(
+        self,
+        folder: Path,
+        when: str = "enter",
+        *,
+        max_on_ms: float = 1000.0,
+        refractory_ms: float = 0.0,
+        max_pose_gap_ms: float = 60_000.0,
+        log: Path | None = None,
+    ) -> None:
+        path = folder / "rig.toml"
+        pulse = "" if when == "inside" else "pulse_ms = 1.0"
+        path.write_text(
+            RIG.format(
+                when=when,
+                pulse=pulse,
+                ports=free_ports(),
+                max_on_ms=max_on_ms,
+                refractory_ms=refractory_ms,
+                max_pose_gap_ms=max_pose_gap_ms,
+            )
+        )
+        rig = load_rig(path)
+        self._inbox = Inbox()
+        _, orders = self._pipe = SPAWN.Pipe()
+        self.loop = Loop(Link("control", "run", self._inbox.endpoint, orders, new_activity()))
+        self.log = RunLog(log or folder / "events.jsonl")
+        self._line, ours = direct_pair()
+        readiness = Readiness(rig.latency, rate_hz=100.0)
+        self.control = Control(self.loop, rig, SKELETON, self.log, readiness, DirectReceiver(ours))
+        self.control.open()
+        self._frame_id = -1
+
+    def pose(
+        self, at: tuple[float, float] = INSIDE, *, age_ms: float = 0.0, valid: bool = True
+    ) -> None:
+        """Give control a pose whose frame arrived some time ago, and let it turn once."""
+        self._frame_id += 1
+        start = now_ns() - round(age_ms * 1e6)
+        points = np.array([[[*at, 0.9], [0, 0, 0.9]]], np.float32)
+        flags = np.array([[valid, 1]], np.uint8)
+        stamps = (start,) * 5
+        pose = Pose("run", "top", self._frame_id, self._frame_id, 0, None, *stamps, points, flags)
+        self._line.send(encode(pose))
+        self.turn()
+
+    def turn(self) -> None:
+        self.control.turn()
+
+    def make_ready(self) -> None:
+        """Give control all that arming asks for: a verified model, poses at the camera's rate."""
+        status = Status(
+            run="run", process="inference", state="running", sent_ns=1, info={"verified": True}
+        )
+        self._line.send(encode(status))
+        for age_ms in range(400, 0, -10):
+            self.pose(OUTSIDE, age_ms=age_ms)
+        self.pose(OUTSIDE)
+
+    def ask(self, action: str) -> list[str]:
+        return self.control.answer(Request.model_validate({"action": action})).reasons
+
+    def arm(self) -> None:
+        self.make_ready()
+        assert self.ask("arm") == []
+
+    def close(self) -> None:
+        self.control.close()
+        self.let_go()
+        self.log.close()
+
+    def let_go(self) -> None:
+        self._line.close()
+        self._inbox.close()
+        self.loop.finish()
+        self._pipe[0].close()
+
+    def finish(self) -> list[TriggerEvent | Ack]:
+        """Close, and return what was logged."""
+        self.close()
+        return [m for m in read_log(self.log.path) if isinstance(m, TriggerEvent | Ack)]
+
+
+def kinds(log: list[TriggerEvent | Ack]) -> list[str]:
+    return [m.kind for m in log if isinstance(m, TriggerEvent)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+
+
+def test_a_fresh_pose_fires_and_is_acknowledged_with_every_stamp(folder: Path) -> None:
+    bench = Bench(folder)
+    bench.arm()
+    bench.pose(INSIDE)
+    bench.turn()
+    log = bench.finish()
+    (fire,) = [m for m in log if isinstance(m, TriggerEvent) and m.kind == "fire"]
+    (ack,) = [m for m in log if isinstance(m, Ack)]
+    assert fire.command is not None
+    assert (fire.command.action, fire.command.width_us) == ("pulse", 1000)
+    assert ack.command_id == fire.command.command_id
+    assert fire.command_ns == ack.command_ns
+    stamps = [fire.arrival_ns, fire.receive_ns, fire.decide_ns, fire.command_ns, ack.ack_ns]
+    assert None not in stamps
+    assert stamps == sorted(s for s in stamps if s is not None)
+
+
+def test_a_pose_older_than_the_budget_may_not_fire(folder: Path) -> None:
+    bench = Bench(folder)
+    bench.arm()
+    bench.pose(INSIDE, age_ms=21.0)
+    log = bench.finish()
+    assert "fire" not in kinds(log)
+    (overrun,) = [m for m in log if isinstance(m, TriggerEvent) and m.kind == "overrun"]
+    assert overrun.command is None
+    assert "budget_ms = 20" in overrun.detail
+    assert bench.loop.counters["overruns"] == 1
+
+
+def test_a_level_may_be_given_by_a_later_pose_that_is_in_time(folder: Path) -> None:
+    bench = Bench(folder, "inside")
+    bench.arm()
+    bench.pose(INSIDE, age_ms=30.0)
+    bench.pose(INSIDE, age_ms=30.0)
+    bench.pose(INSIDE)
+    log = bench.finish()
+    assert [k for k in kinds(log) if k in ("overrun", "fire")] == ["overrun", "fire"]
+
+
+def test_an_old_pose_may_always_switch_off(folder: Path) -> None:
+    bench = Bench(folder, "inside")
+    bench.arm()
+    bench.pose(INSIDE)
+    bench.pose(OUTSIDE, age_ms=500.0)
+    log = bench.finish()
+    assert [k for k in kinds(log) if k in ("fire", "line-off")] == ["fire", "line-off"]
+
+
+def test_a_doubtful_pose_lets_go_of_a_level(folder: Path) -> None:
+    bench = Bench(folder, "inside")
+    bench.arm()
+    bench.pose(INSIDE)
+    bench.pose(INSIDE, valid=False)
+    assert kinds(bench.finish())[-2:] == ["line-off", "stopped"]
+
+
+def test_nothing_moves_before_arming_nor_after_disarming(folder: Path) -> None:
+    bench = Bench(folder)
+    bench.make_ready()
+    bench.pose(INSIDE)
+    bench.pose(OUTSIDE)
+    assert bench.ask("arm") == []
+    bench.ask("disarm")
+    bench.pose(INSIDE)
+    log = bench.finish()
+    assert [k for k in kinds(log) if k != "stopped"] == ["refused", "armed", "disarmed", "refused"]
+    assert not [m for m in log if isinstance(m, Ack)]
+    assert bench.loop.counters["refusals"] == 2
+
+
+def test_a_refused_level_is_said_once_not_with_every_pose(folder: Path) -> None:
+    bench = Bench(folder, "inside")
+    bench.make_ready()
+    for _ in range(10):
+        bench.pose(INSIDE)
+    assert kinds(bench.finish()).count("refused") == 1
+
+
+def test_a_level_that_used_its_time_up_must_be_let_go_before_it_comes_again(folder: Path) -> None:
+    bench = Bench(folder, "inside", max_on_ms=5.0)
+    bench.arm()
+    bench.pose(INSIDE)
+    end_ns = now_ns() + 50_000_000
+    while now_ns() < end_ns:
+        bench.turn()
+    bench.pose(INSIDE)
+    bench.pose(OUTSIDE)
+    bench.pose(INSIDE)
+    log = bench.finish()
+    told = [k for k in kinds(log) if k in ("fire", "line-off", "refused")]
+    assert told == ["fire", "line-off", "refused", "fire"]
+    details = [m.detail for m in log if isinstance(m, TriggerEvent) and m.kind == "refused"]
+    assert details == ["max_on_ms = 5 is used up until it is let go"]
+
+
+def test_pulses_keep_their_refractory_time(folder: Path) -> None:
+    bench = Bench(folder, refractory_ms=60_000.0)
+    bench.arm()
+    bench.pose(INSIDE)
+    end_ns = now_ns() + 5_000_000
+    while now_ns() < end_ns:
+        bench.turn()  # the pulse ends
+    bench.pose(OUTSIDE)
+    bench.pose(INSIDE)
+    log = bench.finish()
+    assert [k for k in kinds(log) if k in ("fire", "refused")] == ["fire", "refused"]
+
+
+def test_a_level_is_let_go_when_no_pose_comes(folder: Path) -> None:
+    bench = Bench(folder, "inside", max_pose_gap_ms=30.0)
+    bench.arm()
+    bench.pose(INSIDE)
+    end_ns = now_ns() + 100_000_000
+    while now_ns() < end_ns:
+        bench.turn()
+    assert kinds(bench.finish())[-3:] == ["stale", "line-off", "stopped"]
+
+
+def test_arming_is_refused_with_every_reason(folder: Path) -> None:
+    bench = Bench(folder)
+    reasons = bench.ask("arm")
+    assert len(reasons) == 3
+    for words in ("not verified", "no pose within budget_ms = 20", "0 of 100 frames/s"):
+        assert any(words in reason for reason in reasons)
+    bench.make_ready()
+    assert bench.ask("arm") == []
+    bench.close()
+
+
+def test_a_log_that_cannot_be_written_forbids_arming_and_is_reported(folder: Path) -> None:
+    bench = Bench(folder, log=Path("/dev/full"))
+    bench.make_ready()
+    bench.pose(INSIDE)  # its refusal is the first line of the log
+    end_ns = now_ns() + 5_000_000_000
+    while not bench.log.failure and now_ns() < end_ns:
+        bench.turn()
+    bench.make_ready()
+    reasons = bench.ask("arm")
+    assert any("the run's log cannot be written" in reason for reason in reasons)
+    with pytest.raises(RecordingError, match="No space left"):
+        bench.close()
