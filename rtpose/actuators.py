@@ -6,13 +6,14 @@ from typing import Final, Literal
 
 from rtpose.clock import now_ns
 from rtpose.config import OutputEntry
-from rtpose.errors import OutputError
 from rtpose.interfaces import LineConfig, OutputInfo
 from rtpose.messages import Ack, Command
 
 _BEATS_PER_WATCHDOG: Final = 4
 #: How often a device without a watchdog is told that the host lives.
 _DEFAULT_BEAT_MS: Final = 250.0
+#: No answer takes longer; until it is here, nobody knows when a line rose.
+_ANSWER_NS: Final = 100_000_000
 
 
 @dataclass
@@ -22,7 +23,9 @@ class Line:
     Attributes
     ----------
     high_until_ns : int
-        End of the current pulse or of the longest allowed on-time; 0 when the line is low.
+        Latest end of the current pulse or of the longest allowed on-time; 0 when the line is low.
+    command_id, width_us : int
+        The command that switched it on last, and its width.
     level : bool
         Held by a level decision rather than by a pulse that the board times.
     used_up : bool
@@ -35,6 +38,8 @@ class Line:
     name: str
     limits: LineConfig
     high_until_ns: int = 0
+    command_id: int = -1
+    width_us: int = 0
     free_from_ns: int = 0
     level: bool = False
     used_up: bool = False
@@ -114,7 +119,8 @@ class Actuator:
     ) -> tuple[Command, int]:
         """Send a pulse, or a bounded level; return the command and when it was handed over."""
         sent = self._send(command_id, line, "on" if level else "pulse", width_us)
-        line.high_until_ns = sent[1] + width_us * 1000
+        line.high_until_ns = sent[1] + width_us * 1000 + _ANSWER_NS
+        line.command_id, line.width_us = command_id, width_us
         line.level, line.holder = level, holder
         return sent
 
@@ -137,8 +143,17 @@ class Actuator:
         return command, self._output.send(command)
 
     def acks(self) -> Sequence[Ack]:
-        """Return the answers that came."""
-        return self._output.acks()
+        """Return the answers that came, having learnt from them when lines really go low."""
+        acks = self._output.acks()
+        for ack in acks:
+            line = self.lines[ack.line]
+            if line.high_until_ns and line.command_id == ack.command_id:
+                if ack.ok:
+                    # It rose before the answer was here.
+                    line.high_until_ns = ack.ack_ns + line.width_us * 1000
+                else:
+                    line.note_low(ack.ack_ns)
+        return acks
 
     def beat_if_due(self, now: int) -> None:
         """Tell the device that the host lives, several times per watchdog period."""
@@ -149,12 +164,3 @@ class Actuator:
     def close(self) -> None:
         """Make safe and let go of the device."""
         self._output.close()
-
-
-def require_carried_out(ack: Ack) -> None:
-    """Raise `OutputError` if a command was not carried out: nothing may rest on such a device."""
-    if not ack.ok:
-        raise OutputError(
-            f"output {ack.output!r} did not carry out command {ack.command_id} "
-            f"on line {ack.line!r}: {ack.detail}"
-        )

@@ -97,7 +97,8 @@ def _board_or_virtual(rig: Rig) -> dict[str, OutputEntry]:
         except (OutputError, InputError) as error:
             _err.print(f"output {name!r} in software: {error}", markup=False, highlight=False)
             plugin = cast("type[Output]", plugins.load("outputs", "virtual"))
-            settings = plugin.Config.model_validate(entry.settings.model_dump(exclude_none=True))
+            shared = entry.settings.model_dump(include=set(plugin.Config.model_fields))
+            settings = plugin.Config.model_validate(shared)
             outputs[name] = OutputEntry(name, OutputCommon(type="virtual"), plugin, settings)
         finally:
             board.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rtpose.actuators import Actuator, Line, require_carried_out
+from rtpose.actuators import Actuator, Line
 from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
 from rtpose.config import Rig, TriggerEntry
@@ -105,7 +105,14 @@ class Control:
         self._armed = False
         self._next_status_ns = 0
         loop.counters.update(
-            poses=0, events=0, fires=0, acks=0, refusals=0, overruns=0, malformed=0
+            poses=0,
+            events=0,
+            fires=0,
+            acks=0,
+            refused_by_output=0,
+            refusals=0,
+            overruns=0,
+            malformed=0,
         )
 
     # ------------------------------------------------------------------------------ start and end
@@ -304,11 +311,11 @@ class Control:
     def _collect_acks(self) -> None:
         for actuator in self._actuators.values():
             for ack in actuator.acks():
-                self._loop.counters["acks"] += ack.ok
+                # A refusal moved nothing; silence is a fault, which the driver raises by itself.
+                self._loop.counters["acks" if ack.ok else "refused_by_output"] += 1
                 full = ack.model_copy(update={"run": self._loop.run})
                 self._events.publish("ack", full)
                 self._log.append(full)
-                require_carried_out(full)
 
     def _beat(self) -> None:
         now = now_ns()

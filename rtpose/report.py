@@ -174,6 +174,7 @@ def build(
         "acks": control.get("acks", 0),
         "overruns": control.get("overruns", 0),
         "refusals": control.get("refusals", 0),
+        "refused_by_output": control.get("refused_by_output", 0),
         "malformed": control.get("malformed", 0),
         "budget_ms": rig.latency.budget_ms,
         "latency_us": collector.latency_us(),
@@ -214,7 +215,7 @@ def _counts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield (
         "events",
         f"{report['events']} ({report['fires']} fires, {report['acks']} acknowledged commands, "
-        f"{report['refusals']} refused)",
+        f"{report['refusals']} refused, {report['refused_by_output']} by the output)",
     )
     yield "overruns", f"{report['overruns']} of budget {report['budget_ms']:g} ms"
     if report["error_px"]:

@@ -23,7 +23,8 @@ static uint8_t frame_finish(struct frame_reader *reader)
 {
     uint8_t length = reader->length;
     /* A payload has at least a type and a sequence number. */
-    bool sound = length >= 4 && !(reader->crc.high | reader->crc.low) && !reader->escaped
+    bool sound = length >= 4 && reader->crc.high == FRAME_RESIDUE >> 8
+                 && reader->crc.low == (FRAME_RESIDUE & 0xFF) && !reader->escaped
                  && !reader->spoilt;
     bool empty = length == 0 && !reader->escaped && !reader->spoilt;
     frame_restart(reader);
@@ -75,7 +76,7 @@ void frame_write(const uint8_t *payload, uint8_t length, void (*put)(uint8_t byt
         crc_take(&crc, payload[i]);
         frame_put(payload[i], put);
     }
-    frame_put(crc.high, put);
-    frame_put(crc.low, put);
+    frame_put((uint8_t)~crc.high, put);
+    frame_put((uint8_t)~crc.low, put);
     put(FRAME_END);
 }

@@ -6,8 +6,10 @@
  * occurs inside a frame and a reader finds the next frame after any garbage. Two FRAME_END in a
  * row are no frame: a sender may put one in front to close what noise has begun.
  *
- * The CRC is 16 bits, polynomial 0x1021, initial value 0xFFFF, most significant bit first, not
- * inverted; it is sent high byte first, so that the CRC over payload and CRC is 0. All other
+ * The CRC is 16 bits, polynomial 0x1021, initial value 0xFFFF, most significant bit first, inverted
+ * at the end (CRC-16/GENIBUS: 0xD64E for "123456789"), and sent high byte first. Without the
+ * inversion zeros behind a sound frame would go unnoticed; with it the CRC over a sound frame's
+ * payload and CRC, not inverted, is always FRAME_RESIDUE. All other
  * numbers are unsigned, low byte first. A frame with a wrong CRC or length is counted and
  * otherwise ignored: it is never answered, because its sequence number cannot be trusted.
  *
@@ -30,6 +32,7 @@
 #define FRAME_ESCAPE 0xDB
 #define FRAME_ESCAPED_END 0xDC
 #define FRAME_ESCAPED_ESCAPE 0xDD
+#define FRAME_RESIDUE 0x1D0F
 #define FRAME_MAX_REQUEST 8 /* bytes of payload; a longer one is counted as bad */
 #define FRAME_MAX_ANSWER 48
 

@@ -16,12 +16,13 @@ PROTOCOL_VERSION = 1
 
 #: CRC of the definitions in protocol.h, as the firmware's Makefile computes it: a board that was
 #: built from other definitions is refused even if its version is the same.
-PROTOCOL_HASH = 554414046
+PROTOCOL_HASH = 607250136
 
 FRAME_END = 0xC0
 FRAME_ESCAPE = 0xDB
 FRAME_ESCAPED_END = 0xDC
 FRAME_ESCAPED_ESCAPE = 0xDD
+FRAME_RESIDUE = 0x1D0F
 FRAME_MAX_REQUEST = 8
 FRAME_MAX_ANSWER = 48
 
@@ -122,8 +123,8 @@ _SUBSTITUTES = {b"\xdc": b"\xc0", b"\xdd": b"\xdb"}
 
 
 def checksum(data: bytes) -> int:
-    """Return the CRC of protocol.h: polynomial 0x1021, initial value 0xFFFF, high bit first."""
-    return binascii.crc_hqx(data, 0xFFFF)
+    """Return the CRC of protocol.h, CRC-16/GENIBUS."""
+    return binascii.crc_hqx(data, 0xFFFF) ^ 0xFFFF
 
 
 def encode(payload: bytes) -> bytes:
@@ -147,7 +148,7 @@ def decode(body: bytes) -> bytes:
         if byte is None:
             raise MessageError(f"frame with a wrong escape: {body.hex()}")
         data += byte + part[1:]
-    if len(data) < 4 or checksum(data) != 0:
+    if len(data) < 4 or checksum(data) != FRAME_RESIDUE ^ 0xFFFF:
         raise MessageError(f"frame with a wrong checksum or length: {body.hex()}")
     return data[:-2]
 

@@ -25,6 +25,8 @@ et al. 2019 (eLife 8:e47994), which evaluates the same correlation on a grid of 
 `PeakDecoder` is the compiled version, `decode_reference` the same in plain NumPy.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,8 @@ from rtpose.peaks.kernel import LINES, decode_maps
 from rtpose.peaks.reference import decode_reference
 
 __all__ = ["Affine", "MapGeometry", "PeakDecoder", "decode_reference"]
+
+_F32 = NDArray[np.float32]
 
 
 class PeakDecoder:
@@ -91,6 +95,7 @@ class PeakDecoder:
         self._lines = np.zeros((LINES, max(maps.height, maps.width) + margins), np.float32)
         self._block = np.zeros((2, 3 * (maps.width + margins)), np.float32)
         self._response = np.zeros((maps.height, maps.width), np.float32)
+        self._accepted: tuple[Any, ...] = (None, None, None, None)
         self._numbers = np.array(
             [
                 *cells_to_frame(maps, to_frame),
@@ -112,7 +117,8 @@ class PeakDecoder:
         Parameters
         ----------
         maps : ndarray of float32, shape (keypoints, height, width) or (1, keypoints, height, width)
-            C-contiguous; left as they are.
+            C-contiguous; left as they are. Handing over the same three arrays every time saves
+            checking them again.
         keypoints_out : ndarray of float32, shape (keypoints, 3)
             Receives x, y in px of the full frame and confidence.
         valid_out : ndarray of uint8, shape (keypoints,)
@@ -123,14 +129,13 @@ class PeakDecoder:
         InputError
             If an array has another shape or type.
         """
-        if maps.shape == (1, *self.shape):
-            maps = maps[0]
-        keypoints = self.shape[0]
-        _require(maps, "maps", np.float32, self.shape)
-        _require(keypoints_out, "keypoints_out", np.float32, (keypoints, 3))
-        _require(valid_out, "valid_out", np.uint8, (keypoints,))
+        # Arrays that were accepted are not looked at again: right after an inference, with nothing
+        # of ours in the CPU's caches, that would take longer than decoding.
+        known = self._accepted
+        if maps is not known[0] or keypoints_out is not known[2] or valid_out is not known[3]:
+            known = self._accept(maps, keypoints_out, valid_out)
         decode_maps(
-            maps,
+            known[1],
             self._taps,
             self._numbers,
             self._response,
@@ -139,6 +144,17 @@ class PeakDecoder:
             keypoints_out,
             valid_out,
         )
+
+    def _accept(
+        self, maps: _F32, keypoints_out: _F32, valid_out: NDArray[np.uint8]
+    ) -> tuple[Any, ...]:
+        planes = maps[0] if maps.shape == (1, *self.shape) else maps
+        keypoints = self.shape[0]
+        _require(planes, "maps", np.float32, self.shape)
+        _require(keypoints_out, "keypoints_out", np.float32, (keypoints, 3))
+        _require(valid_out, "valid_out", np.uint8, (keypoints,))
+        self._accepted = (maps, planes, keypoints_out, valid_out)
+        return self._accepted
 
     def warm_up(self) -> None:
         """Compile the kernel (or load it from the cache), so that the first frame is not late."""

@@ -37,19 +37,20 @@ _MAGNITUDE_BITS = np.int32(0x7FFFFFFF)
 _ROUNDING = np.float32(1 - 1e-5)
 
 
+def _compiled(function: _Function, **options: bool) -> _Function:
+    dispatcher: _Function = njit(
+        cache=True, nogil=True, fastmath={"contract"}, error_model="numpy", **options
+    )(function)
+    return dispatcher
+
+
 def _called(function: _Function) -> _Function:
-    compiled: _Function = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")(
-        function
-    )
-    return compiled
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _inlined(function: _Function) -> _Function:
     # Handing an array to a function costs more than most of these functions do.
-    compiled: _Function = njit(
-        cache=True, nogil=True, fastmath={"contract"}, error_model="numpy", forceinline=True
-    )(function)
-    return compiled
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 
 @_inlined
@@ -327,7 +328,7 @@ def _stands_out(confidence: float, maxima: F32, contrast: float) -> bool:
     return confidence - quietest >= contrast * confidence
 
 
-@_called
+@_compiled
 def decode_maps(
     maps: F32,
     taps: F32,

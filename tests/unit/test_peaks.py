@@ -340,6 +340,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     maps = np.zeros((2, 8, 9), np.float32)
     decoder = PeakDecoder(spec(maps, 1.25), 2)
     keypoints, valid = np.zeros((2, 3), np.float32), np.zeros(2, np.uint8)
+    decoder.decode(maps, keypoints, valid)
     wrong = [
         (maps[:1], keypoints, valid),
         (maps[:, :, :8], keypoints, valid),
