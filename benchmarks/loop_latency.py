@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmarks import table
 from rtpose.cameras.synthetic import SyntheticConfig
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.config import load_rig
@@ -21,7 +22,7 @@ from rtpose.estimator import Estimator
 from rtpose.interfaces import Decision, Settings, Trigger
 from rtpose.loop import go_realtime
 from rtpose.messages import Pose
-from rtpose.report import Collector, percentiles
+from rtpose.report import PERCENTILES, Collector, percentiles
 from rtpose.skeleton import Skeleton
 from rtpose.supervisor import Supervisor
 
@@ -138,23 +139,14 @@ def run() -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def show(result: dict[str, Any]) -> None:
     """Print the table."""
-    result = run()
-    print(
-        f"{'stage':28}" + "".join(f"{name:>10}" for name in ("p50", "p95", "p99", "p99.9", "max"))
-    )
     rows = {"bare session.run": result["bare_session_run_us"], **result["stages_us"]}
-    for name, row in rows.items():
-        cells = "".join(f"{row[p]:10.0f}" for p in ("p50", "p95", "p99", "p99.9", "max"))
-        print(f"{name:28}{cells}")
-    added_us = result["arrival_to_ack_minus_bare_p50_us"]
-    print(f"arrival to ack, over the bare call, p50: {added_us:.0f} us")
-    print(
-        "arrival to publish, over session.run in the loop, p50: "
-        f"{result['arrival_to_publish_minus_infer_p50_us']:.0f} us"
-    )
+    rounded = {name: {p: round(v) for p, v in row.items()} for name, row in rows.items()}
+    table(f"at {result['rate_hz']:g} frames/s, us", rounded, [*PERCENTILES, "n"])
+    for name in ("arrival_to_ack_minus_bare_p50_us", "arrival_to_publish_minus_infer_p50_us"):
+        print(f"{name}: {result[name]:.0f}")
 
 
 if __name__ == "__main__":
-    main()
+    show(run())

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks import table
 from rtpose.bus import DirectReceiver, Poller, Publisher, Subscriber, direct_pair
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.loop import SPAWN, go_realtime
 from rtpose.messages import Pose
-from rtpose.report import percentiles
+from rtpose.report import PERCENTILES, percentiles
 
 _POSES: Final = 600
 _RATE_HZ: Final = 100.0
@@ -92,13 +93,15 @@ def run() -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def show(result: dict[str, Any]) -> None:
     """Print the table."""
-    result = run()
-    for name in ("zeromq_us", "direct_us"):
-        print(name, "  ".join(f"{p} {value:.0f}" for p, value in result[name].items()))
+    rows = {
+        name: {p: round(v) for p, v in result[f"{name}_us"].items()}
+        for name in ("zeromq", "direct")
+    }
+    table("one pose, us", rows, list(PERCENTILES))
     print(f"ratio of the medians: {result['zeromq_over_direct_p50']:.1f}")
 
 
 if __name__ == "__main__":
-    main()
+    show(run())

@@ -1,5 +1,6 @@
 """The command line: verbs that a user would say."""
 
+import contextlib
 import importlib
 import json
 import sys
@@ -125,9 +126,11 @@ def _run(
     supervisor = Supervisor(rig, recording)
     collector = report.Collector(rig, supervisor.card.keypoints())
     try:
-        with supervisor:
-            if arm:
-                supervisor.arm()
+        with contextlib.ExitStack() as stack:
+            with _out.status("starting (the first start on a machine compiles its kernels)"):
+                stack.enter_context(supervisor)
+                if arm:
+                    supervisor.arm()
             _follow(supervisor, collector, seconds)
         collector.drain()
     finally:

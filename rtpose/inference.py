@@ -62,6 +62,8 @@ class _Inference:
         keypoints = len(estimator.card.keypoints().names)
         self._keypoints = np.zeros((1, keypoints, 3), np.float32)
         self._valid = np.zeros((1, keypoints), np.uint8)
+        # The decoder checks an array that it does not know; so it gets the same two every time.
+        self._first = (self._keypoints[0], self._valid[0])
         self._next_status_ns = 0
         self._seq = 0
         notes = go_realtime(_PRIORITY).notes if rig.latency.realtime else ()
@@ -100,7 +102,7 @@ class _Inference:
         start_ns = now_ns()
         self._estimator.infer()
         end_ns = now_ns()
-        self._estimator.decode(self._keypoints[0], self._valid[0])
+        self._estimator.decode(*self._first)
         header = taken.header
         pose = Pose(
             run=self._loop.run,
