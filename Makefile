@@ -7,7 +7,7 @@ RUNS := $(VENV)/.runs
 DEVELOPS := $(VENV)/.develops
 APT_PACKAGES := gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 libglib2.0-0
 
-.PHONY: demo test bench lint fix hardware clean help
+.PHONY: demo test bench lint fix hardware clients clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,10 +30,16 @@ demo: $(RUNS) hardware ## half a minute of closed loop, without any hardware
 	$(BIN)/rtpose demo --seconds 30
 
 # The examples are packages of their own, so each is tested as its author would.
-test: $(DEVELOPS) hardware ## every test
+test: $(DEVELOPS) hardware clients ## every test
 	$(BIN)/python -m pytest examples/custom_trigger
 	$(BIN)/python -m pytest examples/custom_output
 	$(BIN)/python -m pytest
+
+# Without Node.js the tests of that client skip, saying so.
+clients:
+	@if command -v npm >/dev/null; then \
+	    npm install --silent --no-audit --no-fund --prefix examples/clients/node; \
+	else echo "no npm: the client in Node.js is not tested"; fi
 
 bench: $(DEVELOPS) hardware ## every benchmark, with its figures
 	$(BIN)/python -m benchmarks

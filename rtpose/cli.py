@@ -330,7 +330,7 @@ def train(
     out: Annotated[Path, typer.Option(help="New folder for the run.")],
     model: Annotated[str, typer.Option(help="Network.")] = "mobilenetv2-0.35",
     size: Annotated[str, typer.Option(help="Input size, WIDTHxHEIGHT in px.")] = "320x240",
-    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 4000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=20)] = 4000,
     seed: Annotated[int, typer.Option(help="Of start, split and samples.", min=0)] = 0,
     weights: Annotated[
         Path | None, typer.Option(help="Start from this torchvision-layout checkpoint.")

@@ -33,9 +33,6 @@ _NS_PER_MS = 1_000_000
 #: that none is lost however fast they are sent.
 _WINDOW = 16
 
-#: Far below 256, so that a sequence number is never used twice at a time.
-_MOST_PENDING = 128
-
 #: `Output`: no call blocks for longer than 100 ms.
 _ANSWER_TIMEOUT_NS = 90 * _NS_PER_MS
 _SAFE_REPEAT_NS = 30 * _NS_PER_MS
@@ -173,8 +170,8 @@ class BoardOutput(Output):
         self._drain(link)
         self._expire(link)
         self._raise_fault()
-        if len(self._pending) >= _MOST_PENDING:
-            return  # it has more than enough to answer, and all of that restarts its watchdog
+        if len(self._pending) >= _WINDOW:
+            return  # it has enough to answer, and all of that restarts its watchdog
         sequence = self._sequence()
         sent_ns = link.write(_END + protocol.request(Request.BEAT, sequence))
         self._pending[sequence] = _Pending(None, sent_ns)

@@ -76,7 +76,7 @@ def make(recipe: Recipe, project: Path, weights: Path, run: Path, console: Conso
     )
     model = export(run, name=recipe.name, species=recipe.species)
     result = evaluate(model, project, split=split)
-    record(model, result, f"test part of {split.name}")
+    record(model, result, f"test of {split.name}")
     show(result, console)
     return model
 

@@ -134,11 +134,11 @@ def test_pulses_on_all_lines_at_once_do_not_disturb_each_other(board: EmulatedBo
         for fall, got, want in zip(own_falls, pulses(edges, line), widths, strict=True):
             if got != want:
                 # Exact to the cycle, but for ends that nearly coincide: the later one may wait.
-                assert want < got <= want + 150
+                assert want < got <= want + 400
                 assert after[fall] < 700
                 late.append(got - want)
     assert sum(map(len, asked)) > 100
-    assert len(late) < 10
+    assert len(late) < sum(map(len, asked)) / 10
 
 
 def test_an_order_without_effect_says_so(board: EmulatedBoard) -> None:
