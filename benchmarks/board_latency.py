@@ -113,6 +113,7 @@ def _width_errors() -> dict[str, Any]:
             if number % 100 == 0:
                 board.beat()
         _collect(board, acks, _DENSE_PULSES)
+        Event().wait(0.1)  # the last pulses end
         board.close()
         edges = _edges(folder)
     late = []

@@ -25,6 +25,7 @@ from rtpose.messages import (
     Request,
     decode,
     encode,
+    encode_direct,
     encode_json,
 )
 
@@ -32,6 +33,10 @@ JSON_PREFIX = b"json."
 
 #: A subscriber keeps this many messages before it loses the oldest: seconds, not minutes, of poses.
 _QUEUE_MESSAGES = 4096
+
+
+#: The longest message on a direct line: a status with its counters and skeleton is a few kB.
+_DIRECT_BYTES = 1 << 16
 
 
 class _Socket:
@@ -141,18 +146,20 @@ class DirectReceiver:
         self.raw = end
         self.raw.setblocking(False)
         self.malformed = 0
+        # Received into, because recv() would take fresh memory of the size asked for every time.
+        self._buffer = bytearray(_DIRECT_BYTES)
 
     def receive(self) -> AnyMessage | None:
         """Return the next well-formed message, or None if there is none now."""
         while True:
             try:
-                payload = self.raw.recv(MAX_PAYLOAD_BYTES)
+                size = self.raw.recv_into(self._buffer)
             except BlockingIOError:
                 return None
-            if not payload:
+            if not size:
                 return None  # the other end is closed
             try:
-                return decode(payload)
+                return decode(bytes(memoryview(self._buffer)[:size]))
             except MessageError:
                 self.malformed += 1
 
@@ -200,10 +207,10 @@ class Publisher(_Socket):
 
     def publish(self, topic: str, message: AnyMessage) -> None:
         """Send a message to whoever subscribed to its topic. Never waits."""
-        name, payload = topic.encode(), encode(message)
         if self._direct is not None:
-            self._send_direct(self._direct, payload)
-        self.raw.send_multipart((name, payload), zmq.DONTWAIT)
+            self._send_direct(self._direct, encode_direct(message))
+        name = topic.encode()
+        self.raw.send_multipart((name, encode(message)), zmq.DONTWAIT)
         if self._json_subscriptions:
             json_name = JSON_PREFIX + name
             if any(json_name.startswith(wanted) for wanted in self._json_subscriptions):

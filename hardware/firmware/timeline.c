@@ -23,9 +23,8 @@ void timeline_remove(struct timeline *timeline, uint8_t item)
         timeline->order[slot] = timeline->order[slot_after(slot)];
 }
 
-void timeline_set(struct timeline *timeline, uint8_t item, uint32_t at)
+void timeline_add(struct timeline *timeline, uint8_t item, uint32_t at)
 {
-    timeline_remove(timeline, item);
     uint8_t slot = (timeline->first + timeline->count) & (TIMELINE_SLOTS - 1);
     for (uint8_t earlier = timeline->count; earlier; earlier--) {
         uint8_t before = timeline->order[slot_before(slot)];

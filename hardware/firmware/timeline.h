@@ -26,11 +26,18 @@ static inline uint8_t timeline_first(const struct timeline *timeline)
     return timeline->order[timeline->first];
 }
 
-/* Enter an item, or move it. */
-void timeline_set(struct timeline *timeline, uint8_t item, uint32_t at);
+/* Enter an item that is not in. */
+void timeline_add(struct timeline *timeline, uint8_t item, uint32_t at);
 
 /* Take an item out; nothing happens if it is not in. */
 void timeline_remove(struct timeline *timeline, uint8_t item);
+
+/* Move an item, or enter it. */
+static inline void timeline_set(struct timeline *timeline, uint8_t item, uint32_t at)
+{
+    timeline_remove(timeline, item);
+    timeline_add(timeline, item, at);
+}
 
 /* Take the earliest item out. */
 static inline void timeline_pop(struct timeline *timeline)

@@ -326,10 +326,8 @@ class BoardOutput(Output):
 
     def _handle(self, link: BoardLink, frame: Received, arrival_ns: int) -> None:
         if isinstance(frame, Done):
-            pending = self._pending.pop(frame.sequence, None)
             device_us = self._clock.extend(frame.time_us, arrival_ns)
-            if pending is not None and pending.command is not None:
-                self._acks.append(self._ack(pending, arrival_ns, frame, device_us))
+            self._settle(frame, arrival_ns, device_us)
         elif isinstance(frame, Trip):
             self._set_fault(
                 f"the board on {link.name} dropped its lines and disarmed: it had no heartbeat for "
@@ -340,44 +338,57 @@ class BoardOutput(Output):
             self._clock = protocol.BoardClock()
             self._set_fault(f"the board on {link.name} was reset ({cause}) and is disarmed")
 
+    def _settle(self, done: Done, arrival_ns: int, device_us: int) -> None:
+        """Pair an answer with its request; older ones were lost, since answers come in order."""
+        while done.sequence in self._pending:
+            sequence, pending = next(iter(self._pending.items()))
+            del self._pending[sequence]
+            if sequence != done.sequence:
+                why = "no ack: lost on the wire, a later command was answered"
+                self._note(pending, arrival_ns, ok=False, detail=why)
+            else:
+                detail = self._detail(done, pending.command)
+                ok = done.reason is None
+                self._note(pending, arrival_ns, ok=ok, detail=detail, device_us=device_us)
+
     def _expire(self, link: BoardLink) -> None:
         """Give up on requests that have waited for too long."""
-        now = now_ns()
+        now, waited_ms = now_ns(), self._settings.ack_timeout_ms
         while self._pending:
             sequence, pending = next(iter(self._pending.items()))
-            if now - pending.sent_ns < self._settings.ack_timeout_ms * _NS_PER_MS:
+            if now - pending.sent_ns < waited_ms * _NS_PER_MS:
                 return
             del self._pending[sequence]
-            if pending.command is not None:
-                self._acks.append(self._ack(pending, now))
+            self._note(pending, now, ok=False, detail=f"no ack within {waited_ms} ms")
             if link.heard_ns < pending.sent_ns:
-                waited = self._settings.ack_timeout_ms
-                self._set_fault(f"the board on {link.name} has been silent for {waited} ms")
+                self._set_fault(f"the board on {link.name} has been silent for {waited_ms} ms")
 
-    def _ack(
-        self, pending: _Pending, ack_ns: int, done: Done | None = None, device_us: int | None = None
-    ) -> Ack:
+    def _note(
+        self, pending: _Pending, ack_ns: int, *, ok: bool, detail: str, device_us: int | None = None
+    ) -> None:
+        """Keep the acknowledgement of a command; nobody waits for a heartbeat's."""
         command = pending.command
         if command is None:
-            raise OutputError("a heartbeat has no acknowledgement")
-        if done is None:
-            detail = f"no ack within {self._settings.ack_timeout_ms} ms"
-        elif done.reason is not None:
-            detail = self._refusal(done.reason, command)
-        elif not done.moved:
-            detail = f"no edge: the line was {'low' if command.action == 'off' else 'high'} already"
-        else:
-            detail = ""
-        return Ack(
-            command_id=command.command_id,
-            output=command.output,
-            line=command.line,
-            ok=done is not None and done.reason is None,
-            command_ns=pending.sent_ns,
-            ack_ns=ack_ns,
-            device_us=device_us,
-            detail=detail,
+            return
+        self._acks.append(
+            Ack(
+                command_id=command.command_id,
+                output=command.output,
+                line=command.line,
+                ok=ok,
+                command_ns=pending.sent_ns,
+                ack_ns=ack_ns,
+                device_us=device_us,
+                detail=detail,
+            )
         )
+
+    def _detail(self, done: Done, command: Command | None) -> str:
+        if command is None or (done.moved and done.reason is None):
+            return ""
+        if done.reason is not None:
+            return self._refusal(done.reason, command)
+        return f"no edge: the line was {'low' if command.action == 'off' else 'high'} already"
 
     def _refusal(self, reason: int, command: Command) -> str:
         if reason == Reason.WIDTH:

@@ -31,6 +31,7 @@ from rtpose.messages import (
     TriggerEvent,
     decode,
     encode,
+    encode_direct,
     encode_json,
 )
 
@@ -186,6 +187,23 @@ def assert_same(got: AnyMessage, sent: AnyMessage, exact: bool) -> None:
 @given(messages)
 def test_msgpack_round_trip(message: AnyMessage) -> None:
     assert_same(decode(encode(message)), message, exact=True)
+
+
+@given(messages)
+def test_direct_round_trip(message: AnyMessage) -> None:
+    assert_same(decode(encode_direct(message)), message, exact=True)
+
+
+@given(poses(), st.data())
+def test_a_damaged_packed_pose_is_refused_or_whole(pose: Pose, data: st.DataObject) -> None:
+    payload = bytearray(pose.pack())
+    for _ in range(data.draw(st.integers(0, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    check_harmless(bytes(payload))
+    with pytest.raises(MessageError):
+        decode(pose.pack()[: data.draw(st.integers(0, len(pose.pack()) - 1))])
+    with pytest.raises(MessageError):
+        decode(pose.pack() + b"x")
 
 
 @given(messages)

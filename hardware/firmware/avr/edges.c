@@ -23,6 +23,7 @@ static volatile uint32_t overflows; /* of timer 1, each 65536 cycles */
 static struct timeline timeline;    /* touched with interrupts off only */
 static uint8_t high;                /* lines; touched with interrupts off only */
 static volatile bool guarded;
+static uint32_t guard_end; /* may be later than the timeline's entry, which then only leads here */
 
 /* A table, because this chip shifts by one place at a time. */
 static const uint8_t bit_of_line[LINES] = {1, 2, 4, 8, 16, 32, 64, 128};
@@ -127,6 +128,12 @@ static inline struct edge take_first(uint32_t at, uint8_t *d, uint8_t *b)
     return (struct edge){(uint16_t)at, *d, *b};
 }
 
+/* The earliest item is the guard's, and frames that came since have moved its end. */
+static inline bool guard_was_moved(uint32_t at)
+{
+    return timeline_first(&timeline) == TIMELINE_GUARD && (int32_t)(guard_end - at) > 0;
+}
+
 /* Make the edges that are due within EARLY cycles and set the compare register for the next one.
  *
  * Edges closer together than APART are prepared before the first of them is made, so that the later
@@ -142,6 +149,10 @@ static void serve_timeline(void)
         int32_t left = (int32_t)(at - ticks());
         if (left > EARLY)
             return;
+        if (guard_was_moved(at)) {
+            timeline_set(&timeline, TIMELINE_GUARD, guard_end);
+            continue;
+        }
         if (left < 0)
             at -= (uint32_t)left; /* overdue: now */
         struct edge edges[TOGETHER];
@@ -154,7 +165,7 @@ static void serve_timeline(void)
                 break;
             before = at;
             at = timeline.at[timeline_first(&timeline)];
-        } while (count < TOGETHER && at - before < APART);
+        } while (count < TOGETHER && at - before < APART && !guard_was_moved(at));
         for (uint8_t i = 0; i < count; i++)
             write_at(edges[i]);
     }
@@ -228,7 +239,7 @@ bool port_raise(uint8_t line, uint32_t width, uint32_t *rise)
         uint16_t reading = edge_now(PORTD | PORTD_OF_LINES(lines), PORTB | PORTB_OF_LINES(lines));
         high |= lines;
         *rise = extend_reading(reading);
-        timeline_set(&timeline, line, *rise + width);
+        timeline_add(&timeline, line, *rise + width);
         uart_poll();
         serve_timeline();
     }
@@ -282,17 +293,19 @@ void port_guard_start(uint32_t end)
 {
     cli();
     guarded = true;
+    guard_end = end;
     timeline_set(&timeline, TIMELINE_GUARD, end);
     serve_timeline();
     sei();
 }
 
+/* Every frame does this, so it is quick: the entry in the timeline is moved when its time comes. */
 bool port_guard_move(uint32_t end)
 {
     cli();
     bool runs = guarded;
-    if (runs) /* later than it was: if the compare interrupt was set for it, it finds nothing due */
-        timeline_set(&timeline, TIMELINE_GUARD, end);
+    if (runs)
+        guard_end = end;
     sei();
     return runs;
 }

@@ -35,7 +35,7 @@ static inline void receive(void)
 
 void uart_poll(void)
 {
-    if (UCSR0A & _BV(RXC0))
+    while (UCSR0A & _BV(RXC0))
         receive();
 }
 
