@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks import table
+from benchmarks import PERCENTILES, summary_us, table
 from rtpose.cameras.synthetic import SyntheticConfig
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.config import load_rig
@@ -22,7 +22,7 @@ from rtpose.estimator import Estimator
 from rtpose.interfaces import Decision, Settings, Trigger
 from rtpose.loop import go_realtime
 from rtpose.messages import Pose
-from rtpose.report import PERCENTILES, Collector, percentiles
+from rtpose.report import Collector
 from rtpose.skeleton import Skeleton
 from rtpose.supervisor import Supervisor
 
@@ -83,22 +83,22 @@ class EveryPose(Trigger):
         return Decision.FIRE
 
 
-def _bare(seconds: float) -> list[float]:
-    """Return the times of the bare network call, in microseconds, at the rig's pace."""
+def _bare(seconds: float) -> list[int]:
+    """Return the times of the bare network call, in nanoseconds, at the rig's pace."""
     arena = SyntheticConfig(width_px=320, height_px=240, rate_hz=_RATE_HZ).arena()
     frame = np.empty((240, 320), np.uint8)
     estimator = Estimator(_MODEL, frame=(240, 320, 1))
     estimator.warm_up(20)
     pace = RateKeeper(_RATE_HZ)
-    times_us = []
+    times_ns = []
     for frame_id in range(round(seconds * _RATE_HZ)):
         pace.wait()
         arena.draw(frame_id, frame)
         estimator.load(frame)
         start_ns = now_ns()
         estimator.infer()
-        times_us.append((now_ns() - start_ns) / 1000)
-    return times_us
+        times_ns.append(now_ns() - start_ns)
+    return times_ns
 
 
 def _loop(seconds: float) -> Mapping[str, Mapping[str, float]]:
@@ -127,7 +127,7 @@ def run() -> dict[str, Any]:
     before = _bare(_SECONDS / 2)
     stages = _loop(_SECONDS)
     after = _bare(_SECONDS / 2)
-    bare = percentiles(np.array(before + after))
+    bare = summary_us(np.array(before + after))
     return {
         "rate_hz": _RATE_HZ,
         "bare_session_run_us": bare,

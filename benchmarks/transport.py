@@ -13,12 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import table
+from benchmarks import PERCENTILES, summary_us, table
 from rtpose.bus import DirectReceiver, Poller, Publisher, Subscriber, direct_pair
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.loop import SPAWN, go_realtime
 from rtpose.messages import Pose
-from rtpose.report import PERCENTILES, percentiles
 
 _POSES: Final = 600
 _RATE_HZ: Final = 100.0
@@ -30,7 +29,7 @@ def receive(
     direct: socket.socket | None,
     result: "multiprocessing.connection.Connection[Any, Any]",
 ) -> None:
-    """Take poses from one of the two ways, and send back how long each was under way, in us."""
+    """Take poses from one of the two ways, and send back how long each was under way, in ns."""
     go_realtime(55)
     source: Subscriber | DirectReceiver
     if endpoint is not None:
@@ -38,14 +37,14 @@ def receive(
     elif direct is not None:
         source = DirectReceiver(direct)
     poller = Poller(source)
-    taken_us: list[float] = []
+    taken_ns: list[int] = []
     result.send("ready")
-    while len(taken_us) < _POSES:
+    while len(taken_ns) < _POSES:
         poller.wait(_WAIT_MS)
         message = source.receive(0.0) if isinstance(source, Subscriber) else source.receive()
         if isinstance(message, Pose):
-            taken_us.append((now_ns() - message.publish_ns) / 1000)
-    result.send(taken_us)
+            taken_ns.append(now_ns() - message.publish_ns)
+    result.send(taken_ns)
     source.close()
 
 
@@ -73,13 +72,13 @@ def _measure(way: str) -> dict[str, float]:
         for seq in range(_POSES):
             pace.wait()
             publisher.publish("pose.top", _pose(seq))
-        taken_us = result.recv()
+        taken_ns = result.recv()
     finally:
         publisher.close()
         process.join()
         ours.close()
         theirs.close()
-    return percentiles(np.array(taken_us))
+    return summary_us(np.array(taken_ns))
 
 
 def run() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run did, in figures: collected from the rig's own streams, shown live and at the end."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -37,13 +38,50 @@ _FIRE_STAGES: Final = {
 _ACK_STAGES: Final = ("command_to_ack", "arrival_to_ack")
 
 
+class Histogram:
+    """Percentiles of positive numbers in a fixed amount of memory, however long a run lasts.
+
+    Buckets grow by half a percent each, so a percentile is right to that; the maximum is exact.
+    """
+
+    _GROWTH: Final = 1.005
+    _SMALLEST: Final = 1e-3
+    _BUCKETS: Final = 6000  # reaches to 10^10
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self._BUCKETS, np.int64)
+        self._sum = 0.0
+        self.max = 0.0
+        self.n = 0
+
+    def add(self, value: float) -> None:
+        """Take one number; what is not positive counts as the smallest."""
+        bucket = round(math.log(max(value, self._SMALLEST) / self._SMALLEST, self._GROWTH))
+        self._counts[min(bucket, self._BUCKETS - 1)] += 1
+        self._sum += value
+        self.max = max(self.max, value)
+        self.n += 1
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean."""
+        return self._sum / self.n
+
+    def percentiles(self) -> dict[str, float]:
+        """Return p50, p95, p99, p99.9 and max."""
+        reached = np.cumsum(self._counts)
+        found = {}
+        for name, q in PERCENTILES.items():
+            bucket = int(np.searchsorted(reached, max(1, math.ceil(self.n * q / 100))))
+            found[name] = min(self._SMALLEST * self._GROWTH**bucket, self.max)
+        return {**found, "max": self.max}
+
+
 class Collector:
-    """Follows a rig's streams and keeps what a report needs.
+    """Follows a rig's streams and keeps what a report needs, in bounded memory.
 
     Attributes
     ----------
-    events : list of TriggerEvent
-    acks : list of Ack
     lost : int
         Poses that the collector itself missed.
     """
@@ -59,17 +97,11 @@ class Collector:
         )
         self._truth = _truth(rig, skeleton)
         self._skeleton = skeleton
-        self._stages: dict[str, list[int]] = {
-            name: [] for name in (*_POSE_STAGES, *_FIRE_STAGES, *_ACK_STAGES)
-        }
-        self._errors_px: list[NDArray[np.float64]] = []
-        self._fires: dict[int, TriggerEvent] = {}
+        self._stages = {name: Histogram() for name in (*_POSE_STAGES, *_FIRE_STAGES, *_ACK_STAGES)}
+        self._errors_px = Histogram()
+        self._fired_from_ns: dict[int, int] = {}
         self._last_seq = -1
-        self.poses = 0
         self.lost = 0
-        self.last_pose: Pose | None = None
-        self.events: list[TriggerEvent] = []
-        self.acks: list[Ack] = []
 
     def drain(self) -> None:
         """Take in everything that came."""
@@ -82,61 +114,49 @@ class Collector:
                 self._take_ack(message)
 
     def _take_pose(self, pose: Pose) -> None:
-        self.poses += 1
         self.lost += max(0, pose.seq - self._last_seq - 1)
         self._last_seq = pose.seq
-        self.last_pose = pose
         self._measure(pose, _POSE_STAGES)
         if self._truth is not None:
             valid = pose.valid[0].astype(bool)
             offsets = pose.keypoints[0, valid, :2] - self._truth(pose.frame_id)[valid]
-            self._errors_px.append(np.hypot(offsets[:, 0], offsets[:, 1]))
+            for x, y in offsets:
+                self._errors_px.add(math.hypot(x, y))
 
     def _take_event(self, event: TriggerEvent) -> None:
-        self.events.append(event)
-        if event.kind == "fire" and event.command is not None:
+        if event.kind == "fire" and event.command is not None and event.arrival_ns is not None:
             self._measure(event, _FIRE_STAGES)
-            self._fires[event.command.command_id] = event
+            self._fired_from_ns[event.command.command_id] = event.arrival_ns
 
     def _take_ack(self, ack: Ack) -> None:
-        self.acks.append(ack)
+        arrival_ns = self._fired_from_ns.pop(ack.command_id, None)
         if ack.ok:
-            self._stages["command_to_ack"].append(ack.ack_ns - ack.command_ns)
-            fire = self._fires.get(ack.command_id)
-            if fire is not None and fire.arrival_ns is not None:
-                self._stages["arrival_to_ack"].append(ack.ack_ns - fire.arrival_ns)
+            self._stages["command_to_ack"].add((ack.ack_ns - ack.command_ns) / 1000)
+            if arrival_ns is not None:
+                self._stages["arrival_to_ack"].add((ack.ack_ns - arrival_ns) / 1000)
 
     def _measure(self, message: Pose | TriggerEvent, stages: Mapping[str, tuple[str, str]]) -> None:
         for name, (start, end) in stages.items():
             start_ns, end_ns = getattr(message, start), getattr(message, end)
             if start_ns is not None and end_ns is not None:
-                self._stages[name].append(end_ns - start_ns)
+                self._stages[name].add((end_ns - start_ns) / 1000)
 
     def latency_us(self) -> dict[str, dict[str, float]]:
         """Return p50, p95, p99, p99.9, max and n of every stage that was seen, in microseconds."""
         return {
-            name: {**percentiles(np.array(values) / 1000), "n": len(values)}
-            for name, values in self._stages.items()
-            if values
+            name: {**stage.percentiles(), "n": stage.n}
+            for name, stage in self._stages.items()
+            if stage.n
         }
 
     def error_px(self) -> dict[str, float] | None:
         """Return the distance to the known truth, or None where there is none."""
-        if self._truth is None or not self._errors_px:
-            return None
-        errors = np.concatenate(self._errors_px)
-        if not errors.size:
-            return None
-        return {"mean": float(errors.mean()), **percentiles(errors), "n": int(errors.size)}
+        errors = self._errors_px
+        return {"mean": errors.mean, **errors.percentiles(), "n": errors.n} if errors.n else None
 
     def close(self) -> None:
         """Stop following."""
         self._subscriber.close()
-
-
-def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
-    """Return p50, p95, p99, p99.9 and max."""
-    return {name: float(np.percentile(values, q)) for name, q in PERCENTILES.items()}
 
 
 def _truth(rig: Rig, skeleton: Skeleton) -> Callable[[int], NDArray[np.float64]] | None:

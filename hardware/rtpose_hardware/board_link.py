@@ -27,6 +27,8 @@ class BoardLink:
         Whether the operating system took the low-latency setting.
     heard_ns : int
         When the last bytes arrived.
+    failure : str or None
+        Why the port does not work any more.
 
     Raises
     ------
@@ -39,7 +41,7 @@ class BoardLink:
     def __init__(self, port: str, baud: int) -> None:
         self.name = port
         self._frames: queue.SimpleQueue[tuple[Received, int]] = queue.SimpleQueue()
-        self._failure: str | None = None
+        self.failure: str | None = None
         self._stopping = False
         self.heard_ns = 0
         self._port = open_port(port, baud)
@@ -49,8 +51,8 @@ class BoardLink:
 
     def check(self) -> None:
         """Raise `OutputError` if the port has failed."""
-        if self._failure is not None:
-            raise OutputError(f"the board on {self.name} is gone: {self._failure}")
+        if self.failure is not None:
+            raise OutputError(f"the board on {self.name} is gone: {self.failure}")
 
     def set_baud(self, baud: int) -> None:
         """Talk at another speed from now on."""
@@ -62,7 +64,7 @@ class BoardLink:
         try:
             return self._port.write(frame)
         except OSError as error:
-            self._failure = str(error)
+            self.failure = str(error)
             raise OutputError(f"the board on {self.name} is gone: {error}") from error
 
     def receive(self, timeout_s: float = 0.0) -> tuple[Received, int] | None:
@@ -85,7 +87,7 @@ class BoardLink:
             try:
                 data = self._port.read()
             except OSError as error:
-                self._failure = self._failure or str(error)
+                self.failure = self.failure or str(error)
                 return
             arrival_ns = self.heard_ns = now_ns()
             for payload in reader.feed(data):

@@ -5,9 +5,7 @@
 
 import secrets
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rtpose.clock import now_ns
 from rtpose.errors import BoardVersionError, OutputError, RtposeError
@@ -16,11 +14,11 @@ from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.board_settings import BoardSettings
+from rtpose_hardware.pending import PendingRequests
 from rtpose_hardware.protocol import (
     BoardStatus,
     Done,
     Hello,
-    Reason,
     Received,
     Request,
     Trip,
@@ -46,14 +44,6 @@ _HELLO_REPEAT_NS = 150 * _NS_PER_MS
 _END = b"\xc0"
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A request that was not answered yet; a heartbeat has no command."""
-
-    command: Command | None
-    sent_ns: int
-
-
 class BoardOutput(Output):
     """Drive a TTL board over a serial port.
 
@@ -72,9 +62,7 @@ class BoardOutput(Output):
 
     def _start_anew(self) -> None:
         self._fault: str | None = None
-        self._clock = protocol.BoardClock()
-        self._pending: dict[int, _Pending] = {}
-        self._acks: deque[Ack] = deque()
+        self._pending = PendingRequests(self._settings)
 
     @abstractmethod
     def _find_port(self) -> str:
@@ -148,7 +136,7 @@ class BoardOutput(Output):
         if link.heard_ns > before_ns:
             # This thread was held up after the bytes had gone, perhaps until they were answered.
             sent_ns = before_ns
-        self._pending[sequence] = _Pending(command, sent_ns)
+        self._pending.add(sequence, command, sent_ns)
         return sent_ns
 
     def acks(self) -> Sequence[Ack]:
@@ -156,13 +144,13 @@ class BoardOutput(Output):
         link = self._opened()
         self._drain(link)
         self._expire(link)
-        if self._acks:
-            answers = tuple(self._acks)
-            self._acks.clear()
-            return answers
-        self._raise_fault()
-        link.check()
-        return ()
+        if link.failure is not None:
+            self._pending.give_up(now_ns(), link.failure)
+        acks = self._pending.take_acks()
+        if not acks:
+            self._raise_fault()
+            link.check()
+        return acks
 
     def beat(self) -> None:
         """Restart the board's watchdog."""
@@ -174,7 +162,7 @@ class BoardOutput(Output):
             return  # it has enough to answer, and all of that restarts its watchdog
         sequence = self._sequence()
         sent_ns = link.write(_END + protocol.request(Request.BEAT, sequence))
-        self._pending[sequence] = _Pending(None, sent_ns)
+        self._pending.add(sequence, None, sent_ns)
 
     def safe(self) -> None:
         """Drop every line and disarm."""
@@ -326,8 +314,7 @@ class BoardOutput(Output):
 
     def _handle(self, link: BoardLink, frame: Received, arrival_ns: int) -> None:
         if isinstance(frame, Done):
-            device_us = self._clock.extend(frame.time_us, arrival_ns)
-            self._settle(frame, arrival_ns, device_us)
+            self._pending.settle(frame, arrival_ns)
         elif isinstance(frame, Trip):
             self._set_fault(
                 f"the board on {link.name} dropped its lines and disarmed: it had no heartbeat for "
@@ -335,68 +322,15 @@ class BoardOutput(Output):
             )
         elif isinstance(frame, Hello) and frame.booted:
             cause = protocol.RESETS.get(frame.reset_cause, "unknown")
-            self._clock = protocol.BoardClock()
+            self._pending.restart_clock()
             self._set_fault(f"the board on {link.name} was reset ({cause}) and is disarmed")
-
-    def _settle(self, done: Done, arrival_ns: int, device_us: int) -> None:
-        """Pair an answer with its request; older ones were lost, since answers come in order."""
-        while done.sequence in self._pending:
-            sequence, pending = next(iter(self._pending.items()))
-            del self._pending[sequence]
-            if sequence != done.sequence:
-                why = "no ack: lost on the wire, a later command was answered"
-                self._note(pending, arrival_ns, ok=False, detail=why)
-            else:
-                detail = self._detail(done, pending.command)
-                ok = done.reason is None
-                self._note(pending, arrival_ns, ok=ok, detail=detail, device_us=device_us)
+            self._pending.give_up(arrival_ns, "the board was reset")
 
     def _expire(self, link: BoardLink) -> None:
-        """Give up on requests that have waited for too long."""
-        now, waited_ms = now_ns(), self._settings.ack_timeout_ms
-        while self._pending:
-            sequence, pending = next(iter(self._pending.items()))
-            if now - pending.sent_ns < waited_ms * _NS_PER_MS:
-                return
-            del self._pending[sequence]
-            self._note(pending, now, ok=False, detail=f"no ack within {waited_ms} ms")
-            if link.heard_ns < pending.sent_ns:
-                self._set_fault(f"the board on {link.name} has been silent for {waited_ms} ms")
-
-    def _note(
-        self, pending: _Pending, ack_ns: int, *, ok: bool, detail: str, device_us: int | None = None
-    ) -> None:
-        """Keep the acknowledgement of a command; nobody waits for a heartbeat's."""
-        command = pending.command
-        if command is None:
-            return
-        self._acks.append(
-            Ack(
-                command_id=command.command_id,
-                output=command.output,
-                line=command.line,
-                ok=ok,
-                command_ns=pending.sent_ns,
-                ack_ns=ack_ns,
-                device_us=device_us,
-                detail=detail,
-            )
-        )
-
-    def _detail(self, done: Done, command: Command | None) -> str:
-        if command is None or (done.moved and done.reason is None):
-            return ""
-        if done.reason is not None:
-            return self._refusal(done.reason, command)
-        return f"no edge: the line was {'low' if command.action == 'off' else 'high'} already"
-
-    def _refusal(self, reason: int, command: Command) -> str:
-        if reason == Reason.WIDTH:
-            return (
-                f"{command.width_us} us is not between {protocol.MIN_WIDTH_US} us and the line's "
-                f"longest on-time, {self._settings.lines[command.line].max_on_ms} ms"
-            )
-        return protocol.REFUSALS.get(reason, f"the board refused, reason {reason}")
+        if self._pending.expire(now_ns(), link.heard_ns):
+            silent = f"silent for {self._settings.ack_timeout_ms} ms"
+            self._set_fault(f"the board on {link.name} has been {silent}")
+            self._pending.give_up(now_ns(), f"the board has been {silent}")
 
 
 def _check_version(hello: Hello, port: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_asked_to_end_while_the_laser_is_on(lit: LitRig, how: signal.Signals) ->
 
 
 def assert_nothing_left(lit: LitRig) -> None:
-    """Assert that every process and all shared memory of the rig are gone (ports: next rig)."""
+    """Assert that the processes, shared memory and sockets of the rig are gone."""
     lit.wait_for(
         lambda: not any(psutil.pid_exists(pid) for pid in lit.pids.values()), "processes end"
     )
@@ -152,6 +153,11 @@ def assert_nothing_left(lit: LitRig) -> None:
         lambda: not [c for c in psutil.process_iter(["cmdline"]) if _is_emulator(c, lit.log)],
         "the emulator ends",
     )
+    for port in lit.rig.ports.values():
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
+            free.listen()
 
 
 def _is_emulator(process: psutil.Process, log: Path) -> bool:

@@ -1,0 +1,167 @@
+"""The commands as a user types them, against a running rig."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from rtpose.client import PoseStream
+from rtpose.messages import TriggerEvent
+
+RIG = """
+[cameras.arena]
+type = "synthetic"
+width_px = 384
+height_px = 288
+rate_hz = 60.0
+seed = 1
+
+[model]
+path = "demo"
+
+[latency]
+budget_ms = 1000.0
+
+[outputs.out]
+type = "virtual"
+
+[outputs.out.lines.light]
+pin = 0
+max_on_ms = 100.0
+
+[triggers.moves]
+type = "speed"
+keypoint = "tailbase"
+above_px_s = 1.0
+window_ms = 50.0
+when = "cross"
+output = "out.light"
+pulse_ms = 5.0
+"""
+
+
+def rtpose(
+    *arguments: str | int | Path, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "rtpose", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=100,
+    )
+
+
+def kinds(rig: Any) -> list[str]:
+    return [m.kind for m in rig.log() if isinstance(m, TriggerEvent)]
+
+
+def test_a_rig_is_watched_armed_disarmed_and_stopped(rig: Any) -> None:
+    rig.start(RIG)
+    rig.manifest()
+    port = ("--port", rig.ports["command_port"])
+
+    watched = rtpose("watch", "--port", rig.ports["pose_port"], "--count", 5, "--json")
+    assert watched.returncode == 0, watched.stderr
+    poses = [json.loads(line) for line in watched.stdout.splitlines()]
+    assert len(poses) == 5
+    assert [p["frame_id"] for p in poses] == sorted({p["frame_id"] for p in poses})
+    assert set(poses[-1]["keypoints"]) <= {
+        "snout",
+        "leftear",
+        "rightear",
+        "centre",
+        "tailbase",
+        "tailtip",
+    }
+    assert "tailbase" in poses[-1]["keypoints"]
+
+    assert rig.wait_for(lambda: rtpose("arm", *port).returncode == 0, "it arms")
+    rig.wait_for(lambda: "fire" in kinds(rig), "a fire")
+    disarmed = rtpose("disarm", *port, "--json")
+    assert json.loads(disarmed.stdout)["state"] == "disarmed"
+    stopped = rtpose("stop", *port)
+    assert stopped.returncode == 0, stopped.stderr
+    code, _, error = rig.end()
+    assert (code, error) == (0, "")
+    told = kinds(rig)
+    assert told.index("armed") < told.index("fire") < told.index("disarmed")
+    assert told[-1] == "stopped"
+
+
+def test_a_program_follows_the_stream_by_name(rig: Any) -> None:
+    rig.start(RIG)
+    rig.manifest()
+    with PoseStream(f"tcp://127.0.0.1:{rig.ports['pose_port']}") as stream:
+        first = stream.receive(timeout_s=20)
+        second = stream.receive(timeout_s=20)
+    assert first is not None
+    assert second is not None
+    assert second.pose.seq == first.pose.seq + 1
+    assert 0 < second["snout"].x_px < 384
+    rtpose("stop", "--port", rig.ports["command_port"])
+    assert rig.end()[0] == 0
+
+
+def test_arming_too_early_is_refused_with_the_reasons(rig: Any) -> None:
+    rig.start(
+        RIG.replace("rate_hz = 60.0", "rate_hz = 60.0\nfreeze_after = 0\nmax_silence_ms = 600000.0")
+    )
+    rig.manifest()
+    refused = rtpose("arm", "--port", rig.ports["command_port"])
+    assert refused.returncode == 1
+    assert "no pose within budget_ms" in refused.stderr
+    assert "0 of 60 frames/s" in refused.stderr
+    rtpose("stop", "--port", rig.ports["command_port"])
+    assert rig.end()[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["arm", "disarm", "stop", "watch"])
+def test_without_a_rig_every_verb_says_so(verb: str) -> None:
+    answer = rtpose(verb, "--port", 9)
+    assert answer.returncode == 1
+    assert "is the rig running" in answer.stderr
+
+
+def test_the_demo_reports_saves_and_pictures(tmp_path: Path) -> None:
+    demo = rtpose(
+        "demo",
+        "--seconds",
+        6,
+        "--json",
+        "o.json",
+        "--save",
+        "o.mp4",
+        "--snapshot",
+        "o.png",
+        cwd=tmp_path,
+    )
+    assert demo.returncode == 0, demo.stderr
+    report = json.loads((tmp_path / "o.json").read_text())
+    wanted = {"frames", "poses", "dropped", "torn", "events", "acks", "overruns", "budget_ms"}
+    assert wanted <= set(report)
+    assert report["frames"] > 0
+    assert report["torn"] == 0
+    assert report["poses"] + report["dropped"] >= report["frames"] - 1
+    for stage in ("infer", "arrival_to_publish"):
+        row = report["latency_us"][stage]
+        assert 0 < row["p50"] <= row["p95"] <= row["p99"] <= row["p99.9"] <= row["max"]
+    assert report["error_px"]["mean"] < 3.0  # the bundled model knows its animal
+    picture = cv2.imread(str(tmp_path / "o.png"))
+    assert picture is not None
+    assert picture.shape == (288, 384, 3)
+    video = cv2.VideoCapture(str(tmp_path / "o.mp4"))
+    frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video.release()
+    assert 0 < frames <= report["frames"]
+
+
+def test_plugins_are_listed_for_people_and_programs() -> None:
+    assert "synthetic" in rtpose("list", "cameras").stdout
+    listed = json.loads(rtpose("list", "--json").stdout)
+    assert listed["outputs"]["ttl"] == "rtpose_hardware.ttl:TtlOutput"
+    assert rtpose("list", "spoons").returncode == 2
