@@ -44,7 +44,6 @@ def resized(model: Path, width: int, height: int, out: Path) -> Path:
         update={
             "input": card.input.model_copy(update={"width_px": width, "height_px": height}),
             "maps": card.maps.model_copy(update={"width": cells[0], "height": cells[1]}),
-            "golden": Golden(seed=1, count=1, cells=[(0, 0, 0)], values=[[0.0]]),  # not verified
         }
     )
     graph = onnx.load(str(model))
@@ -59,9 +58,20 @@ def resized(model: Path, width: int, height: int, out: Path) -> Path:
         ]:
             values = np.array([*values[:-2], height, width])
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    onnx.helper.set_model_props(graph, {METADATA_KEY: changed.to_metadata()})
+    golden = _golden(graph.SerializeToString(), changed.input)
+    card = changed.model_copy(update={"golden": golden})
+    onnx.helper.set_model_props(graph, {METADATA_KEY: card.to_metadata()})
     onnx.save(graph, str(out))
     return out
+
+
+def _golden(graph: bytes, spec: InputSpec) -> Golden:
+    """Ask the resized network for its own answer, which the rig verifies when it starts."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    maps = session.run([OUTPUT_NAME], {INPUT_NAME: golden_frames(spec, 1, 1)})[0]
+    row, column = np.unravel_index(maps[0, 0].argmax(), maps[0, 0].shape)
+    cell = (0, int(row), int(column))
+    return Golden(seed=1, count=1, cells=[cell], values=[[float(maps[0][cell])]])
 
 
 def _set_shape(value: Any, shape: tuple[int, ...]) -> None:

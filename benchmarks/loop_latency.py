@@ -2,9 +2,10 @@
 
     python -m benchmarks loop_latency
 
-A rig of its own runs with a trigger that fires on every pose. Before and after it, the same model
-runs alone in this process at the same pace: what the loop adds is the difference. The board is the
-firmware on an emulated chip, so its serial line and its interrupt code are part of the figure.
+A rig of its own runs at 256x256 with a trigger that fires on every pose. Before and after it, the
+same model runs alone in this process at the same pace: what the loop adds is the difference. The
+board is the firmware on an emulated chip, so its serial line and its interrupt code are part of the
+figure, and it needs a core of its own while it answers.
 """
 
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks import PERCENTILES, summary_us, table
+from benchmarks.estimator_overhead import resized
 from rtpose.cameras.synthetic import SyntheticConfig
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.config import load_rig
@@ -34,8 +36,8 @@ _RATE_HZ = 60.0
 _RIG = """
 [cameras.arena]
 type = "synthetic"
-width_px = 320
-height_px = 240
+width_px = 256
+height_px = 256
 rate_hz = {rate_hz}
 
 [model]
@@ -83,11 +85,11 @@ class EveryPose(Trigger):
         return Decision.FIRE
 
 
-def _bare(seconds: float) -> list[int]:
+def _bare(model: Path, seconds: float) -> list[int]:
     """Return the times of the bare network call, in nanoseconds, at the rig's pace."""
-    arena = SyntheticConfig(width_px=320, height_px=240, rate_hz=_RATE_HZ).arena()
-    frame = np.empty((240, 320), np.uint8)
-    estimator = Estimator(_MODEL, frame=(240, 320, 1))
+    arena = SyntheticConfig(width_px=256, height_px=256, rate_hz=_RATE_HZ).arena()
+    frame = np.empty((256, 256), np.uint8)
+    estimator = Estimator(model, frame=(256, 256, 1))
     estimator.warm_up(20)
     pace = RateKeeper(_RATE_HZ)
     times_ns = []
@@ -101,32 +103,34 @@ def _bare(seconds: float) -> list[int]:
     return times_ns
 
 
-def _loop(seconds: float) -> Mapping[str, Mapping[str, float]]:
-    with tempfile.TemporaryDirectory() as folder:
-        rig_file = Path(folder) / "rig.toml"
-        rig_file.write_text(_RIG.format(rate_hz=_RATE_HZ, model=_MODEL, folder=folder))
-        rig = load_rig(rig_file)
-        supervisor = Supervisor(rig)
-        collector = Collector(rig, supervisor.card.keypoints())
-        try:
-            with supervisor:
-                supervisor.arm()
-                end_ns = now_ns() + round(seconds * 1e9)
-                while now_ns() < end_ns and not supervisor.stopping:
-                    supervisor.step(0.1)
-                    collector.drain()
-            supervisor.raise_for_problems()
-            return collector.latency_us()
-        finally:
-            collector.close()
+def _loop(model: Path, folder: Path, seconds: float) -> Mapping[str, Mapping[str, float]]:
+    rig_file = folder / "rig.toml"
+    rig_file.write_text(_RIG.format(rate_hz=_RATE_HZ, model=model, folder=folder))
+    rig = load_rig(rig_file)
+    supervisor = Supervisor(rig)
+    collector = Collector(rig, supervisor.card.keypoints())
+    try:
+        with supervisor:
+            supervisor.arm()
+            end_ns = now_ns() + round(seconds * 1e9)
+            while now_ns() < end_ns and not supervisor.stopping:
+                supervisor.step(0.1)
+                collector.drain()
+        supervisor.raise_for_problems()
+        return collector.latency_us()
+    finally:
+        collector.close()
 
 
 def run() -> dict[str, Any]:
     """Return percentiles, in microseconds, of the bare call and of the loop's stages."""
     go_realtime(45)
-    before = _bare(_SECONDS / 2)
-    stages = _loop(_SECONDS)
-    after = _bare(_SECONDS / 2)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = resized(_MODEL, 256, 256, folder / "256.onnx")
+        before = _bare(model, _SECONDS / 2)
+        stages = _loop(model, folder, _SECONDS)
+        after = _bare(model, _SECONDS / 2)
     bare = summary_us(np.array(before + after))
     return {
         "rate_hz": _RATE_HZ,

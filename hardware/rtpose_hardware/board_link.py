@@ -69,8 +69,10 @@ class BoardLink:
 
     def receive(self, timeout_s: float = 0.0) -> tuple[Received, int] | None:
         """Return the next frame and its arrival in ns, or None if none comes in time."""
+        if timeout_s <= 0 and self._frames.empty():
+            return None
         try:
-            return self._frames.get(block=timeout_s > 0, timeout=timeout_s)
+            return self._frames.get(timeout=max(timeout_s, 0.0))
         except queue.Empty:
             return None
 
@@ -86,7 +88,7 @@ class BoardLink:
         while not self._stopping:
             try:
                 data = self._port.read()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: too many files open for select
                 self.failure = self.failure or str(error)
                 return
             arrival_ns = self.heard_ns = now_ns()

@@ -40,6 +40,8 @@ _SAFE_REPEAT_NS = 30 * _NS_PER_MS
 _HELLO_TIMEOUTS_NS = (2500 * _NS_PER_MS, 1000 * _NS_PER_MS)
 _HELLO_REPEAT_NS = 150 * _NS_PER_MS
 
+_ORDERS = {"on": Request.ON, "off": Request.OFF, "pulse": Request.PULSE}
+
 #: In front of a frame it closes what noise may have begun.
 _END = b"\xc0"
 
@@ -128,9 +130,7 @@ class BoardOutput(Output):
         if len(self._pending) >= _WINDOW:
             self._make_room(link)
         sequence = self._sequence()
-        frame = protocol.order(
-            Request[command.action.upper()], sequence, line.pin, command.width_us
-        )
+        frame = protocol.order(_ORDERS[command.action], sequence, line.pin, command.width_us)
         before_ns = now_ns()
         sent_ns = link.write(frame)
         if link.heard_ns > before_ns:
@@ -144,12 +144,14 @@ class BoardOutput(Output):
         link = self._opened()
         self._drain(link)
         self._expire(link)
-        if link.failure is not None:
-            self._pending.give_up(now_ns(), link.failure)
+        failure = link.failure
+        if failure is not None:
+            self._pending.give_up(now_ns(), failure)
         acks = self._pending.take_acks()
         if not acks:
             self._raise_fault()
-            link.check()
+            if failure is not None:
+                link.check()
         return acks
 
     def beat(self) -> None:

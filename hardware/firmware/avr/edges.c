@@ -13,7 +13,7 @@
 #include "pins.h"
 #include "target.h"
 
-#define EARLY 1200 /* cycles; the longest time with interrupts off is below */
+#define EARLY 1200 /* cycles; what can delay the interrupt, and preparing the edges, take less */
 #define FINE 120   /* cycles before the edge from which on nothing else is done */
 #define TOGETHER 4 /* edges that are prepared at a time */
 #define APART 600  /* cycles between edges that need not be prepared together */
