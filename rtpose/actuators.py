@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from rtpose.clock import now_ns
-from rtpose.config import OutputEntry
 from rtpose.interfaces import LineConfig, OutputInfo
 from rtpose.messages import Ack, Command
+from rtpose.rig import OutputEntry
 
 _BEATS_PER_WATCHDOG: Final = 4
 #: How often a device without a watchdog is told that the host lives.

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from multiprocessing.synchronize import Semaphore
 
 from rtpose.clock import now_ns
-from rtpose.config import CameraEntry
 from rtpose.errors import CameraError
 from rtpose.interfaces import Camera, Captured
 from rtpose.loop import Loop, go_realtime
+from rtpose.rig import CameraEntry
 from rtpose.ring import RingWriter, WriterState
 
 _PRIORITY = 50

@@ -18,7 +18,7 @@ from rich.table import Table
 from rtpose import plugins, report
 from rtpose.client import Commands, NamedPose, PoseStream
 from rtpose.clock import now_ns
-from rtpose.config import OutputCommon, OutputEntry, Rig, load_rig
+from rtpose.config import load_rig
 from rtpose.errors import (
     InputError,
     MissingExtraError,
@@ -30,6 +30,7 @@ from rtpose.errors import (
 from rtpose.interfaces import Output
 from rtpose.messages import Reply
 from rtpose.recorder import RecorderTask
+from rtpose.rig import OutputCommon, OutputEntry, Rig
 from rtpose.supervisor import Supervisor, check, model_path
 
 app = typer.Typer(

@@ -13,7 +13,6 @@ from typing import Any, Final
 from rtpose.actuators import Actuator, Line
 from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
-from rtpose.config import Rig, TriggerEntry
 from rtpose.errors import NotReadyError, OutputError
 from rtpose.interfaces import Decision, Trigger
 from rtpose.loop import Loop, go_realtime
@@ -27,6 +26,7 @@ from rtpose.messages import (
     TriggerEvent,
 )
 from rtpose.readiness import Readiness
+from rtpose.rig import Rig, TriggerEntry
 from rtpose.run_log import RunLog
 from rtpose.skeleton import Skeleton
 

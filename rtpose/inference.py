@@ -7,12 +7,12 @@ import numpy as np
 
 from rtpose.bus import Publisher
 from rtpose.clock import now_ns
-from rtpose.config import Rig
 from rtpose.errors import CameraError
 from rtpose.estimator import Estimator
 from rtpose.interfaces import FrameFormat
 from rtpose.loop import Loop, go_realtime
 from rtpose.messages import Pose, Status
+from rtpose.rig import Rig
 from rtpose.ring import RingAddress, RingReader, Taken, WriterState
 
 _PRIORITY = 45

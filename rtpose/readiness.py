@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from rtpose.config import LatencyTable
 from rtpose.messages import Pose, Status
+from rtpose.rig import LatencyTable
 
 #: Of the camera's own rate; below it something is wrong, above it is a matter of taste.
 _LEAST_RATE: Final = 0.5

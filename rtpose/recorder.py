@@ -14,12 +14,12 @@ import cv2
 from rtpose import overlay
 from rtpose.bus import Subscriber, public_key
 from rtpose.clock import now_ns
-from rtpose.config import Rig
 from rtpose.errors import RecordingError
 from rtpose.loop import Loop
 from rtpose.messages import Pose, TriggerEvent
 from rtpose.model_card import ModelCard
 from rtpose.overlay import Image
+from rtpose.rig import Rig
 from rtpose.ring import RingAddress, RingReader, Taken, WriterState
 
 _WAIT_S: Final = 0.02

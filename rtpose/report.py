@@ -13,8 +13,8 @@ from rich.table import Table
 
 from rtpose.bus import Subscriber, public_key
 from rtpose.cameras.synthetic import SyntheticConfig
-from rtpose.config import Rig
 from rtpose.messages import Ack, Pose, TriggerEvent
+from rtpose.rig import Rig
 from rtpose.skeleton import Skeleton
 
 PERCENTILES: Final = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final, Self
 
 from rtpose import ring
@@ -20,7 +20,6 @@ from rtpose.bus import Inbox, direct_pair
 from rtpose.capture import capture
 from rtpose.client import Commands
 from rtpose.clock import now_ns, utc_now
-from rtpose.config import Rig
 from rtpose.control import control
 from rtpose.errors import (
     ConfigError,
@@ -38,6 +37,7 @@ from rtpose.loop import SPAWN, Link, new_activity, run_process
 from rtpose.messages import Heartbeat
 from rtpose.model_card import ModelCard
 from rtpose.recorder import RecorderTask, recorder
+from rtpose.rig import Rig
 from rtpose.ring import RingAddress
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
@@ -165,12 +165,7 @@ class Supervisor:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
