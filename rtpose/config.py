@@ -1,6 +1,7 @@
 """Reads rig.toml into a `Rig`; every problem in it at once."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from rtpose import plugins
 from rtpose.errors import ConfigError, InputError, Problem
-from rtpose.interfaces import Camera, Output, OutputSettings, Settings, Trigger
+from rtpose.interfaces import IDENTIFIER_PATTERN, Camera, Output, OutputSettings, Settings, Trigger
 from rtpose.rig import (
     CameraCommon,
     CameraEntry,
@@ -172,6 +173,9 @@ class _Reader:
         entries = {}
         for name, table in tables.items():
             key = f"{group}.{name}"
+            if not re.fullmatch(IDENTIFIER_PATTERN, name):
+                self._problem(key, f"{name!r} is no name", "letters, digits, _ and -, at most 64")
+                continue
             if not isinstance(table, dict):
                 self._problem(key, f"must be a table, got {table!r}", f"write [{group}.NAME]")
                 continue

@@ -151,9 +151,13 @@ class Control:
             }
         )
         self._tell("started", now_ns())
-        while self._loop.turn():
-            self._poller.wait(_WAIT_MS)
-            self.turn()
+        try:
+            while self._loop.turn():
+                self._poller.wait(_WAIT_MS)
+                self.turn()
+        except OutputError as error:
+            self._tell("output-failed", now_ns(), detail=str(error))
+            raise
 
     def turn(self) -> None:
         """Work off what came, keep limits and beats, answer requests; never waits."""
@@ -177,6 +181,7 @@ class Control:
             actuator.make_safe()
         unconfirmed = [name for name, a in self._actuators.items() if not a.is_safe]
         if hasattr(self, "_events"):
+            self._collect_last_acks()
             self._tell(
                 "stopped",
                 now_ns(),
@@ -201,7 +206,7 @@ class Control:
                 continue
             self._loop.doing(armed.entry.name.encode())
             try:
-                decision = armed.trigger.update(pose)
+                decision = _checked(armed.trigger.update(pose))
             except Exception as error:  # noqa: BLE001 - a user's code; it is disabled, recorded, published
                 self._disable(armed, error, pose, receive_ns)
                 continue
@@ -271,7 +276,7 @@ class Control:
             moment,
             command=command,
             command_ns=command_ns,
-            detail=armed.trigger.describe(),
+            detail=_described(armed.trigger),
         )
 
     def _switch_off(
@@ -316,6 +321,13 @@ class Control:
                 full = ack.model_copy(update={"run": self._loop.run})
                 self._events.publish("ack", full)
                 self._log.append(full)
+
+    def _collect_last_acks(self) -> None:
+        """Record the answers to what was sent just before the end."""
+        try:
+            self._collect_acks()
+        except OutputError as error:
+            self._tell("output-failed", now_ns(), detail=str(error))
 
     def _beat(self) -> None:
         now = now_ns()
@@ -454,3 +466,16 @@ class _Moment:
             "publish_ns": pose.publish_ns,
             "receive_ns": self.receive_ns,
         }
+
+
+def _checked(decision: object) -> Decision:
+    if not isinstance(decision, Decision):
+        raise TypeError(f"update() returned {decision!r}, which is not a Decision")
+    return decision
+
+
+def _described(trigger: Trigger) -> str:
+    try:
+        return str(trigger.describe())
+    except Exception as error:  # noqa: BLE001 - a user's code, after the command: only its words are lost
+        return f"describe() failed: {type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
+IDENTIFIER_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
+
+
 def _beside_the_rig_file(value: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder", Path())
     return str(folder / Path(value).expanduser())
@@ -34,6 +37,10 @@ def _beside_the_rig_file(value: str, info: ValidationInfo) -> str:
 
 #: A file or folder in a ``Config``: a relative one is beside the rig file that names it.
 RigPath = Annotated[str, Field(min_length=1), AfterValidator(_beside_the_rig_file)]
+
+
+#: A name in rig.toml: it becomes part of topics, of files and of ``"<output>.<line>"``.
+Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
 
 
 # --------------------------------------------------------------------------------------- cameras
@@ -189,7 +196,7 @@ class OutputSettings(Settings):
         The lines by the names that triggers use. Two names must not share a pin.
     """
 
-    lines: Annotated[Mapping[str, LineConfig], Field(min_length=1)]
+    lines: Annotated[Mapping[Identifier, LineConfig], Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)

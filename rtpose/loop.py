@@ -101,7 +101,7 @@ class Loop:
 
     def doing(self, what: bytes) -> None:
         """Leave a word on what is being done, for the case that it never ends."""
-        self._activity.value = what
+        self._activity.value = what[: _ACTIVITY_BYTES - 1]
 
     def _read_orders(self) -> None:
         try:

@@ -40,6 +40,23 @@ class Raises(_Bad):
         raise ZeroDivisionError("the animal was divided by zero")
 
 
+class ReturnsTrue(_Bad):
+    def update(self, pose: Pose) -> Decision:
+        super().update(pose)
+        return True  # type: ignore[return-value]
+
+    def turn_bad(self) -> None:
+        pass
+
+
+class DescribesBadly(_Bad):
+    def turn_bad(self) -> None:
+        pass
+
+    def describe(self) -> str:
+        raise KeyError("words")
+
+
 class Hangs(_Bad):
     def turn_bad(self) -> None:
         while True:

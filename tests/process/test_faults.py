@@ -129,6 +129,29 @@ def test_trigger_that_raises_is_disabled_and_the_stream_goes_on(
     assert_record_is_whole(rig)
 
 
+def test_trigger_that_returns_no_decision_is_disabled_and_moves_nothing(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(DATA))
+    rig.start(toml("frames = 100", trigger='type = "bad_triggers:ReturnsTrue"'))
+    code, _, error = rig.end()
+    assert (code, error) == (0, "")
+    (failed,) = events(rig, "trigger-failed")
+    assert "update() returned True, which is not a Decision" in failed.detail
+    assert not events(rig, "fire")
+
+
+def test_trigger_that_cannot_describe_itself_still_works(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(DATA))
+    rig.start(toml("frames = 200", trigger='type = "bad_triggers:DescribesBadly"'), "--arm")
+    code, _, error = rig.end()
+    assert (code, error) == (0, "")
+    assert events(rig, "fire")[0].detail == "describe() failed: KeyError: 'words'"
+    assert_record_is_whole(rig)
+
+
 @pytest.mark.hardware
 def test_trigger_that_hangs_is_named_and_the_board_drops_the_line_by_itself(
     rig: Any, monkeypatch: pytest.MonkeyPatch, emulated_board: Path
@@ -159,7 +182,8 @@ def test_board_that_vanishes_in_mid_run_ends_it_with_its_name(
     code, _, error = rig.end()
     assert code == 1
     assert "control: " in error
-    assert rig.log()[-1].kind == "stopped"
+    assert events(rig, "output-failed")
+    assert "NOT CONFIRMED low: out" in events(rig, "stopped")[-1].detail
 
 
 def test_absent_port_names_the_ports_that_are_there(rig: Any) -> None:

@@ -131,6 +131,16 @@ def test_two_lines_must_not_share_a_pin(tmp_path: Path) -> None:
     assert "laser's already" in problems(tmp_path, text)["outputs.board.lines.valve.pin"]
 
 
+@pytest.mark.parametrize("name", ["the zone", "a.b", "", "x" * 65, "é"])
+@pytest.mark.parametrize("table", ["triggers.zone", "outputs.board.lines.laser"])
+def test_names_that_cannot_be_part_of_a_topic_are_refused(
+    tmp_path: Path, table: str, name: str
+) -> None:
+    new = f'{table.rpartition(".")[0]}."{name}"'
+    found = problems(tmp_path, GOOD.replace(f"[{table}]", f"[{new}]"))
+    assert any(repr(name) in text or "should match pattern" in text for text in found.values())
+
+
 def test_one_camera_is_needed(tmp_path: Path) -> None:
     text = GOOD + '\n[cameras.side]\ntype = "synthetic"\n'
     assert "give one" in problems(tmp_path, text)["cameras"]
