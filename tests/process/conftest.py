@@ -99,6 +99,11 @@ class RunningRig:
         found: dict[str, Any] = wait_for(read, "the rig starts")
         return found
 
+    def segments(self) -> list[str]:
+        """Return what is left of the rig's shared memory."""
+        runs = [path.name.rpartition("-")[2] for path in self.folder.glob("runs/*")]
+        return [str(path) for run in runs for path in Path("/dev/shm").glob(f"rtpose-{run}-*")]
+
     def log(self) -> list[AnyMessage]:
         """Return the run's log."""
         (path,) = self.folder.glob("runs/*/events.jsonl")
@@ -124,3 +129,5 @@ def rig(tmp_path: Path) -> Iterator[RunningRig]:
     if rig.process is not None and rig.process.poll() is None:
         rig.process.kill()
         rig.process.communicate()
+        return  # the test failed already; Python's resource tracker clears up behind it
+    assert not rig.segments()

@@ -145,10 +145,7 @@ def assert_nothing_left(lit: LitRig) -> None:
     lit.wait_for(
         lambda: not any(psutil.pid_exists(pid) for pid in lit.pids.values()), "processes end"
     )
-    lit.wait_for(
-        lambda: not [p for p in Path("/dev/shm").iterdir() if p.name.startswith("rtpose-")],
-        "shared memory is removed",
-    )
+    lit.wait_for(lambda: not lit.rig.segments(), "shared memory is removed")
     lit.wait_for(
         lambda: not [c for c in psutil.process_iter(["cmdline"]) if _is_emulator(c, lit.log)],
         "the emulator ends",
