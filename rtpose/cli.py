@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -281,37 +281,24 @@ def _ask(action: str, host: str, port: int, server_key: Path | None, as_json: bo
         raise NotReadyError(reply.reasons)
 
 
-@app.command()
-def arm(
-    host: Host = "127.0.0.1",
-    port: CommandPort = 5562,
-    server_key: ServerKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let the triggers of a running rig reach its outputs; refused while anything is not ready."""
-    _ask("arm", host, port, server_key, as_json)
+def _verb(action: str) -> Callable[..., None]:
+    def command(
+        host: Host = "127.0.0.1",
+        port: CommandPort = 5562,
+        server_key: ServerKey = None,
+        as_json: AsJson = False,
+    ) -> None:
+        _ask(action, host, port, server_key, as_json)
+
+    return command
 
 
-@app.command()
-def disarm(
-    host: Host = "127.0.0.1",
-    port: CommandPort = 5562,
-    server_key: ServerKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make every output of a running rig safe, and keep it so."""
-    _ask("disarm", host, port, server_key, as_json)
-
-
-@app.command()
-def stop(
-    host: Host = "127.0.0.1",
-    port: CommandPort = 5562,
-    server_key: ServerKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make every output of a running rig safe and end it."""
-    _ask("stop", host, port, server_key, as_json)
+for _action, _help in {
+    "arm": "Let a running rig's triggers reach its outputs; refused while anything is not ready.",
+    "disarm": "Make every output of a running rig safe, and keep it so.",
+    "stop": "Make every output of a running rig safe and end it.",
+}.items():
+    app.command(name=_action, help=_help)(_verb(_action))
 
 
 # ---------------------------------------------------------------------------------------- models
@@ -364,6 +351,24 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal()):
         raise InputError(f"--size {text!r} is not WIDTHxHEIGHT, e.g. 320x240")
     return int(width), int(height)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Exported ONNX file.")],
+    project: Annotated[Path, typer.Argument(help="Project with labels of the same keypoints.")],
+    split: Annotated[
+        Path | None, typer.Option(help="JSON of a split; without it, every labelled frame counts.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="Which part of the split.")] = "test",
+    json_file: JsonFile = None,
+) -> None:
+    """Compare an exported model with labels: px error overall and per keypoint (extra 'train')."""
+    trainer = _trainer("evaluate")
+    result = trainer.evaluate(model, project, split=split, part=part)
+    trainer.show(result, _out)
+    if json_file is not None:
+        _write_json(json_file, result)
 
 
 @app.command()
