@@ -67,7 +67,7 @@ def main() -> None:
     try:
         app()
     except RtposeError as error:
-        _err.print(f"rtpose: {error}", style="red", markup=False, highlight=False)
+        _err.print(f"rtpose: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
 
 

@@ -18,6 +18,9 @@ from rtpose.messages import Heartbeat
 #: Every process is spawned, so that the same code runs on Linux, Windows and macOS.
 SPAWN = multiprocessing.get_context("spawn")
 
+#: Signals that ask a rig to end, where the system has them.
+GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
 _BEAT_INTERVAL_NS = 100_000_000
 _LINK_INTERVAL_NS = 10_000_000
 _ACTIVITY_BYTES = 128
@@ -177,9 +180,12 @@ def go_realtime(priority: int) -> RealTime:
 
 def run_process(body: Callable[..., None], link: Link, *arguments: Any) -> None:
     """Run `body(loop, *arguments)` in a spawned process, and report how it ended."""
-    # Ctrl-C reaches every process of the terminal; the supervisor alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop = Loop(link)
+    # Ctrl-C, a closed terminal and a stopped service reach every process of the group at once. Only
+    # the supervisor decides what they mean: otherwise control would die before it made safe.
+    for name in GROUP_SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         body(loop, *arguments)
     except RtposeError as error:

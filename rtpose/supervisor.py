@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -33,7 +34,7 @@ from rtpose.errors import (
 from rtpose.estimator import read_card
 from rtpose.inference import inference
 from rtpose.interfaces import FrameFormat
-from rtpose.loop import SPAWN, Link, new_activity, run_process
+from rtpose.loop import GROUP_SIGNALS, SPAWN, Link, new_activity, run_process
 from rtpose.messages import Heartbeat
 from rtpose.model_card import ModelCard
 from rtpose.recorder import RecorderTask, recorder
@@ -156,8 +157,14 @@ class Supervisor:
     # ------------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._former_handlers[number] = signal.signal(number, self._on_signal)
+        numbers = [getattr(signal, name) for name in GROUP_SIGNALS if hasattr(signal, name)]
+        for number in numbers:
+            self._former_handlers[number] = signal.signal(number, signal.SIG_IGN)
+        # It clears up when everything else was killed, so it must outlive a closed terminal: it
+        # inherits what is ignored now.
+        resource_tracker.ensure_running()
+        for number in numbers:
+            signal.signal(number, self._on_signal)
         try:
             self._start_all()
         except BaseException:

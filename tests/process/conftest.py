@@ -73,6 +73,7 @@ class RunningRig:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "COLUMNS": "200"},
+            start_new_session=True,  # a process group of its own, as a terminal gives it
         )
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> Any:

@@ -131,12 +131,13 @@ def test_the_supervisor_killed_while_the_laser_is_on(lit: LitRig) -> None:
     assert_nothing_left(lit)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_end_while_the_laser_is_on(lit: LitRig, how: signal.Signals) -> None:
-    lit.rig.running.send_signal(how)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_everybody_asked_to_end_while_the_laser_is_on(lit: LitRig, how: signal.Signals) -> None:
+    os.killpg(lit.rig.running.pid, how)
     lit.wait_low()
     code, _, error = lit.rig.end()
     assert (code, error) == (0, "")
+    assert lit.rig.log()[-1].detail == "outputs safe"
     assert_nothing_left(lit)
 
 
