@@ -21,10 +21,11 @@ from rtpose_train.network import (
     InvertedResidual,
     MobileNetV2,
     PoseNet,
-    build_network,
     load_state,
     normalise,
+    run_heads,
 )
+from rtpose_train.registry import build_network
 from rtpose_train.settings import WEIGHTS_FILE, RunRecord, read_record
 
 #: Names of the graph's input and output.
@@ -111,7 +112,7 @@ def export(
     return out
 
 
-def restore(record: RunRecord, weights: Path) -> PoseNet:
+def restore(record: RunRecord, weights: Path) -> nn.Module:
     """Rebuild a trained network from its record and its state dict."""
     settings = record.settings
     network = build_network(
@@ -125,13 +126,14 @@ def restore(record: RunRecord, weights: Path) -> PoseNet:
 
 
 class _Deployed(nn.Module):
-    """The network as it is exported: pixels in, linear steps that follow each other made one."""
+    """The network as it is exported: pixels in, the last head's maps out, linear steps made one."""
 
-    def __init__(self, network: PoseNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval()
         fold_norms(self.network)
-        merge_first_bottleneck(self.network.backbone)
+        if isinstance(self.network, PoseNet):
+            merge_first_bottleneck(self.network.backbone)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the maps of uint8 images (batch, height, width, channels)."""
@@ -140,8 +142,7 @@ class _Deployed(nn.Module):
             planes = image.reshape(batch, 1, height, width)
         else:
             planes = image.permute(0, 3, 1, 2)
-        maps: Tensor = self.network(normalise(planes))
-        return maps
+        return run_heads(self.network, normalise(planes))[-1]
 
 
 def fold_norms(module: nn.Module) -> None:
@@ -158,6 +159,8 @@ def fold_norms(module: nn.Module) -> None:
                 module[at] = fuse_conv_bn_eval(convolution, norm, transpose=True)
             elif isinstance(convolution, nn.Conv2d):
                 module[at] = fuse_conv_bn_eval(convolution, norm)
+            else:
+                continue
             module[at + 1] = nn.Identity()
 
 
@@ -182,7 +185,7 @@ def merge_first_bottleneck(backbone: MobileNetV2) -> None:
     expansion[0] = merged
 
 
-def to_onnx(network: PoseNet, spec: InputSpec) -> onnx.ModelProto:
+def to_onnx(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
     """Return the ONNX graph of a network for one input size."""
     image = torch.zeros(spec.shape, dtype=torch.uint8)
     with warnings.catch_warnings():
@@ -223,11 +226,11 @@ def run_onnx(model: bytes | str, frames: NDArray[np.uint8]) -> NDArray[np.float3
 
 
 @torch.no_grad()
-def run_torch(network: PoseNet, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def run_torch(network: nn.Module, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return torch's maps, unfolded, shape (frames, keypoints, height, width)."""
     images = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    maps: Tensor = network.eval()(normalise(images))
-    return maps.cpu().numpy()
+    maps = run_heads(network.eval(), normalise(images))[-1]
+    return cast("NDArray[np.float32]", maps.cpu().numpy())
 
 
 def _golden(answers: NDArray[np.float32]) -> Golden:

@@ -1,6 +1,5 @@
 """MobileNetV2 features with a deconvolution head that draws keypoint maps."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 - what torch.load raises; nothing is unpickled
@@ -34,26 +33,54 @@ def scaled_channels(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
+class _TensorflowConv(nn.Conv2d):
+    """A 3x3 convolution with stride 2 that pads as TensorFlow does.
+
+    An even size is padded at the right and bottom only: output ``i`` is centred on input
+    ``2 * i + 1``, not on ``2 * i``, which matters to weights that were trained so.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        left, top = input.shape[3] % 2, input.shape[2] % 2
+        return super().forward(functional.pad(input, (left, 1, top, 1)))
+
+
 def _conv(
-    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    inputs: int,
+    outputs: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    tensorflow_padding: bool = False,
 ) -> nn.Sequential:
     """Return convolution, batch norm and ReLU6."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU6(),
-    )
+    if tensorflow_padding and stride == 2:
+        convolution: nn.Conv2d = _TensorflowConv(
+            inputs, outputs, kernel, stride, groups=groups, bias=False
+        )
+    else:
+        convolution = nn.Conv2d(
+            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6())
 
 
 class InvertedResidual(nn.Module):
     """Expand by a 1x1, filter each channel by a 3x3, project by a linear 1x1."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        expansion: int,
+        tensorflow_padding: bool = False,
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
         layers: list[nn.Module] = [] if expansion == 1 else [_conv(inputs, hidden)]
         layers += [
-            _conv(hidden, hidden, 3, stride, groups=hidden),
+            _conv(hidden, hidden, 3, stride, hidden, tensorflow_padding),
             nn.Conv2d(hidden, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         ]
@@ -77,18 +104,30 @@ class MobileNetV2(nn.Module):
         Input channels: 1 grey, 3 red-green-blue.
     last : int
         Last block that is built, at most 18 (``features.0`` to ``features.18``).
+    tensorflow_padding : bool
+        Pad convolutions with stride 2 as TensorFlow does, for weights that were trained there.
     """
 
-    def __init__(self, width: float = 1.0, channels: int = 3, last: int = 18) -> None:
+    def __init__(
+        self,
+        width: float = 1.0,
+        channels: int = 3,
+        last: int = 18,
+        tensorflow_padding: bool = False,
+    ) -> None:
         super().__init__()
         outputs = scaled_channels(32, width)
-        blocks: list[nn.Module] = [_conv(channels, outputs, 3, 2)]
+        blocks: list[nn.Module] = [
+            _conv(channels, outputs, 3, 2, tensorflow_padding=tensorflow_padding)
+        ]
         self.block_channels = [outputs]
         for expansion, stage_channels, repeats, stride in _STAGES:
             for repeat in range(repeats):
                 inputs, outputs = outputs, scaled_channels(stage_channels, width)
                 first_stride = stride if repeat == 0 else 1
-                blocks.append(InvertedResidual(inputs, outputs, first_stride, expansion))
+                blocks.append(
+                    InvertedResidual(inputs, outputs, first_stride, expansion, tensorflow_padding)
+                )
                 self.block_channels.append(outputs)
         top = max(1280, int(1280 * width))
         blocks.append(_conv(outputs, top))
@@ -118,7 +157,7 @@ def _join(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class PoseNet(nn.Module):
-    """Keypoint maps from an image: features at stride 16, deconvolved to stride 8 or 4.
+    """Keypoint maps from an image: features at stride 16, deconvolved to stride 8 or 4, or not.
 
     Each deconvolution doubles the resolution and is joined by the features of that resolution, so
     that a peak is placed by detail and chosen by context.
@@ -131,21 +170,39 @@ class PoseNet(nn.Module):
         Number of maps.
     channels : int
         Input channels: 1 grey, 3 red-green-blue.
-    stride : {4, 8}
+    stride : {4, 8, 16}
         Input pixels per map cell.
     head : int
         Channels of the head.
+    tensorflow_padding : bool
+        See `MobileNetV2`.
+
+    Raises
+    ------
+    InputError
+        If there is no such stride.
     """
 
     def __init__(
-        self, width: float, keypoints: int, channels: int = 1, stride: int = 4, head: int = 32
+        self,
+        width: float,
+        keypoints: int,
+        channels: int = 1,
+        stride: int = 4,
+        head: int = 32,
+        tensorflow_padding: bool = False,
     ) -> None:
         super().__init__()
+        if stride not in (4, 8, 16):
+            raise InputError(f"map stride {stride} px; allowed: 4, 8, 16")
         self.stride = stride
-        self.backbone = MobileNetV2(width, channels, last=_STRIDE_16)
+        self.backbone = MobileNetV2(width, channels, _STRIDE_16, tensorflow_padding)
         at = self.backbone.block_channels
-        self.up_8 = _double(at[_STRIDE_16], head)
-        self.skip_8 = _join(at[_STRIDE_8], head)
+        if stride == 16:
+            self.join_16 = _join(at[_STRIDE_16], head)
+        else:
+            self.up_8 = _double(at[_STRIDE_16], head)
+            self.skip_8 = _join(at[_STRIDE_8], head)
         if stride == 4:
             self.up_4 = _double(head, head // 2)
             self.skip_4 = _join(at[_STRIDE_4], head // 2)
@@ -169,45 +226,35 @@ class PoseNet(nn.Module):
         Tensor of float, shape (batch, keypoints, height / stride, width / stride)
         """
         at_4, at_8, at_16 = self.backbone(x, (_STRIDE_4, _STRIDE_8))
+        if self.stride == 16:
+            return cast("Tensor", self.maps(functional.relu(self.join_16(at_16))))
         y = functional.relu(self.up_8(at_16) + self.skip_8(at_8))
         if self.stride == 4:
             y = functional.relu(self.up_4(y) + self.skip_4(at_4))
         return cast("Tensor", self.maps(y))
 
 
-def build_network(model: str, keypoints: int, channels: int, stride: int) -> PoseNet:
-    """Build a network by its name, ``mobilenetv2-<width>``.
+def load_backbone(network: nn.Module, file: Path, channels: int) -> None:
+    """Start the features from a torchvision-layout state dict (MobileNetV2, ResNet-50).
+
+    Blocks that this network does not have, and the classifier, are left out. MobileNetV2's must
+    have been trained on red-green-blue input scaled to -1..1; for grey input the first
+    convolution's are summed over the colours, which gives the same answer on a grey picture.
 
     Raises
     ------
     InputError
-        If there is no such network, or not with that map stride.
-    """
-    match = re.fullmatch(r"mobilenetv2-(\d+(?:\.\d+)?)", model)
-    if match is None or not 0.1 <= float(match[1]) <= 2:
-        raise InputError(
-            f"no network {model!r}; allowed: mobilenetv2-<width> with a width of 0.1 to 2, "
-            "such as mobilenetv2-0.35 (fastest), mobilenetv2-0.5, mobilenetv2-1.0"
-        )
-    if stride not in (4, 8):
-        raise InputError(f"map stride {stride} px; allowed: 4, 8")
-    return PoseNet(float(match[1]), keypoints, channels, stride)
-
-
-def load_backbone(network: PoseNet, file: Path, channels: int) -> None:
-    """Start the features from a torchvision-layout MobileNetV2 state dict.
-
-    Blocks that this network does not have, and the classifier, are left out. The weights must have
-    been trained on red-green-blue input scaled to -1..1; for grey input the first convolution's are
-    summed over the colours, which gives the same answer on a grey picture.
-
-    Raises
-    ------
+        If this kind of network has no features that such weights fit.
     ModelError
         If the file is not such a state dict, or is of another width.
     """
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise InputError(
+            f"{file}: {type(network).__name__} has no pretrained weights; leave out the weights"
+        )
     state = load_state(file)
-    wanted = network.backbone.state_dict()
+    wanted = backbone.state_dict()
     stem = state.get(_STEM_WEIGHT)
     if channels == 1 and stem is not None:
         state[_STEM_WEIGHT] = stem.sum(dim=1, keepdim=True)
@@ -216,9 +263,9 @@ def load_backbone(network: PoseNet, file: Path, channels: int) -> None:
     if missing or other:
         what = f"no {missing[0]}" if missing else f"another shape of {other[0]}"
         raise ModelError(
-            f"{file}: {what}: not the torchvision-layout weights of this MobileNetV2 width"
+            f"{file}: {what}: not the torchvision-layout weights of this network and width"
         )
-    network.backbone.load_state_dict({name: state[name] for name in wanted}, strict=True)
+    backbone.load_state_dict({name: state[name] for name in wanted}, strict=True)
 
 
 def load_state(file: Path) -> dict[str, Tensor]:
@@ -243,3 +290,9 @@ def load_state(file: Path) -> dict[str, Tensor]:
 def normalise(image: Tensor) -> Tensor:
     """Return uint8 pixels as float in -1..1, as the ImageNet weights expect them."""
     return image.float() / 127.5 - 1
+
+
+def run_heads(network: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return the maps of every head of a network, the last of which are its answer."""
+    maps = network(images)
+    return maps if isinstance(maps, list) else [maps]

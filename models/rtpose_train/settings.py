@@ -26,13 +26,13 @@ class TrainSettings(BaseModel):
     Attributes
     ----------
     model : str
-        Network, see `network.build_network`.
+        Network, see `registry.build_network`.
     width_px, height_px : int
         Model input, multiples of 16.
     colour : {'gray', 'rgb', 'bgr'}
         Channels of the input.
     stride : int
-        Input pixels per map cell, see `network.build_network`.
+        Input pixels per map cell, see `registry.build_network`.
     sigma : float
         Width of the drawn Gaussians, in cells; below 1.25 their sampled peaks grow uneven.
     steps, batch : int

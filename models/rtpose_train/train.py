@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtpose.clock import now_ns
 from rtpose.errors import InputError, RecordingError, RtposeError
@@ -26,7 +26,8 @@ from rtpose_train.dataset import Project, load_frames, read_project
 from rtpose_train.decode import decode, errors_px
 from rtpose_train.files import write_file
 from rtpose_train.geometry import letterbox
-from rtpose_train.network import PoseNet, build_network, load_backbone, normalise
+from rtpose_train.network import load_backbone, normalise, run_heads
+from rtpose_train.registry import build_network, default_settings
 from rtpose_train.settings import (
     LOG_FILE,
     SETTINGS_FILE,
@@ -74,7 +75,7 @@ def train(
     size : (width, height)
         Model input, px.
     weights : Path, optional
-        MobileNetV2 weights in torchvision's layout to start from; random if absent.
+        MobileNetV2 or ResNet-50 weights in torchvision's layout to start from; random if absent.
     split : Path, optional
         JSON file that says which frames train, validate and test; drawn with the seed if absent.
     edges : sequence of (str, str)
@@ -82,7 +83,8 @@ def train(
     console : Console, optional
         Where notes and the progress bar go; standard error if absent.
     **settings
-        Other fields of `TrainSettings`; None stands for the default.
+        Other fields of `TrainSettings`; None stands for the default, which is the network's own
+        where `registry.default_settings` has one.
 
     Raises
     ------
@@ -97,7 +99,10 @@ def train(
     if out.exists():
         raise InputError(f"{out}: exists; name another folder, or delete it")
     given = {name: value for name, value in settings.items() if value is not None}
-    chosen = build_settings({"width_px": size[0], "height_px": size[1], **given})
+    model = str(given.get("model", TrainSettings.model_fields["model"].default))
+    chosen = build_settings(
+        {"width_px": size[0], "height_px": size[1], **default_settings(model), **given}
+    )
     read = read_project(project)
     skeleton = Skeleton(
         read.skeleton.names, tuple(edges) or read.skeleton.edges, read.skeleton.pairs
@@ -180,7 +185,7 @@ class _Trainer:
     """The loop: step, average, check now and then, keep the best."""
 
     def __init__(
-        self, network: PoseNet, record: RunRecord, folder: Path, seen: Sequence[_Seen]
+        self, network: nn.Module, record: RunRecord, folder: Path, seen: Sequence[_Seen]
     ) -> None:
         self.record = record
         self.settings = record.settings
@@ -231,15 +236,15 @@ class _Trainer:
     def _step(self, images: Tensor, points: Tensor) -> float:
         self.network.train()
         images = normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        maps = self.network(images)
+        heads = run_heads(self.network, images)
         targets, labelled = draw_targets(
             points.to(self.device),
-            maps.shape[2],
-            maps.shape[3],
+            heads[-1].shape[2],
+            heads[-1].shape[3],
             self.settings.stride,
             self.settings.sigma,
         )
-        loss = masked_loss(maps, targets, labelled)
+        loss = torch.stack([masked_loss(maps, targets, labelled) for maps in heads]).sum()
         if not math.isfinite(float(loss.detach())):
             raise RtposeError(
                 f"training diverged: the loss is {float(loss.detach())}; "
@@ -288,7 +293,7 @@ class _Trainer:
         found, diagonals = [], []
         for seen in self.seen:
             image = torch.from_numpy(seen.image).permute(0, 3, 1, 2).to(self.device)
-            maps = self.average(normalise(image))[0].cpu().numpy()
+            maps = run_heads(self.average, normalise(image))[-1][0].cpu().numpy()
             found.append(decode(maps, spec, seen.placement))
             diagonals.append(np.hypot(seen.placement.crop_width_px, seen.placement.crop_height_px))
         errors = errors_px(found, [seen.points for seen in self.seen])

@@ -10,10 +10,10 @@ from rtpose_train.export import fold_norms, merge_first_bottleneck
 from rtpose_train.network import (
     MobileNetV2,
     PoseNet,
-    build_network,
     load_backbone,
     scaled_channels,
 )
+from rtpose_train.registry import build_network
 
 LAYOUT = Path("mobilenetv2-weights") / "torchvision-layout"
 
@@ -110,17 +110,20 @@ def test_unknown_networks_are_refused_with_what_is_allowed(model: str) -> None:
         build_network(model, 4, 1, 4)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 16])
+@pytest.mark.parametrize("stride", [1, 2, 32])
 def test_unbuilt_strides_are_refused(stride: int) -> None:
-    with pytest.raises(InputError, match="allowed: 4, 8"):
+    with pytest.raises(InputError, match="allowed: 4, 8, 16"):
         build_network("mobilenetv2-0.35", 4, 1, stride)
 
 
 @pytest.mark.parametrize("width", [0.25, 0.35, 1.0])
-@pytest.mark.parametrize("stride", [4, 8])
-def test_simplifying_for_export_changes_no_answer(width: float, stride: int) -> None:
+@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("tensorflow_padding", [False, True])
+def test_simplifying_for_export_changes_no_answer(
+    width: float, stride: int, tensorflow_padding: bool
+) -> None:
     torch.manual_seed(0)
-    network = PoseNet(width, 3, 1, stride)
+    network = PoseNet(width, 3, 1, stride, tensorflow_padding=tensorflow_padding)
     pictures = torch.rand(4, 1, 64, 96) * 2 - 1
     with torch.no_grad():
         network(pictures)  # gives the norms something to fold

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from torch import nn
 
 from rtpose.model_card import ModelCard, golden_frames, place
 from rtpose_train.dataset import load_frames, read_project
@@ -14,7 +15,8 @@ from rtpose_train.decode import decode
 from rtpose_train.evaluate import evaluate
 from rtpose_train.export import run_onnx, run_torch
 from rtpose_train.geometry import letterbox
-from rtpose_train.network import PoseNet, build_network, load_state
+from rtpose_train.network import load_state
+from rtpose_train.registry import build_network
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "models" / "zoo"
@@ -27,7 +29,7 @@ def _card(model: Path) -> ModelCard:
     return ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(model))
 
 
-def _torch_network(model: Path) -> PoseNet:
+def _torch_network(model: Path) -> nn.Module:
     card = _card(model)
     network = build_network(
         card.network, len(card.keypoints().names), card.input.channels, int(card.maps.stride)
