@@ -34,6 +34,9 @@ JSON_PREFIX = b"json."
 _QUEUE_MESSAGES = 4096
 
 
+#: So that a flood of subscriptions cannot hold the loop up.
+_SUBSCRIPTIONS_PER_CALL = 16
+
 #: The longest message on a direct line: a status with its counters and skeleton is a few kB.
 _DIRECT_BYTES = 1 << 16
 
@@ -219,7 +222,9 @@ class Publisher(_Socket):
     def serve_subscriptions(self) -> None:
         """Take note of who subscribed since the last call, and greet the new ones."""
         greet = False
-        while self.raw.poll(0):
+        for _ in range(_SUBSCRIPTIONS_PER_CALL):
+            if not self.raw.poll(0):
+                break
             event = self.raw.recv()
             subscribed, topic = event[:1] == b"\x01", event[1:]
             if topic.startswith(JSON_PREFIX[:-1]):

@@ -115,6 +115,8 @@ class _Recorder:
 
     def _write(self, frame_id: int, ready_ns: int, image: Image) -> None:
         pose = self._poses.pop(frame_id, None)
+        for passed in [known for known in self._poses if known < frame_id]:
+            del self._poses[passed]  # of frames that the recorder itself passed over
         flashing = {
             name
             for name, at in self._fires.items()

@@ -35,6 +35,7 @@ _FIRE_STAGES: Final = {
     "arrival_to_command": ("arrival_ns", "command_ns"),
     "exposure_to_command": ("exposure_ns", "command_ns"),
 }
+_MOST_UNANSWERED: Final = 1024
 _ACK_STAGES: Final = ("command_to_ack", "arrival_to_ack")
 
 
@@ -127,6 +128,8 @@ class Collector:
         if event.kind == "fire" and event.command is not None and event.arrival_ns is not None:
             self._measure(event, _FIRE_STAGES)
             self._fired_from_ns[event.command.command_id] = event.arrival_ns
+            if len(self._fired_from_ns) > _MOST_UNANSWERED:  # an output that never answers
+                del self._fired_from_ns[next(iter(self._fired_from_ns))]
 
     def _take_ack(self, ack: Ack) -> None:
         arrival_ns = self._fired_from_ns.pop(ack.command_id, None)

@@ -178,6 +178,16 @@ def test_a_slow_subscriber_loses_messages_and_slows_nobody(source: Source) -> No
         assert 0 < received < 60_000
 
 
+def test_a_flood_of_subscriptions_is_served_in_small_portions(source: Source) -> None:
+    with Subscriber([source.publisher.endpoint], [f"pose.{n}" for n in range(100)]):
+        source.wait_for_subscriber()
+        calls = 1
+        while source.publisher.raw.poll(200):
+            source.publisher.serve_subscriptions()
+            calls += 1
+    assert calls >= 100 / 16
+
+
 def test_two_publishers_on_one_port_are_refused(source: Source) -> None:
     with pytest.raises(InputError, match=r"is another rig running.*\[stream\]"):
         Publisher(source.publisher.endpoint)
