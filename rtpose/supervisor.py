@@ -45,6 +45,7 @@ from rtpose.ring import RingAddress
 _HUNG_NS: Final = 3_000_000_000
 #: How often to look whether every process lives: a dead one must stop the outputs at once.
 _LOOK_S: Final = 0.01
+_LAST_WORDS_S: Final = 0.1
 _START_NS: Final = 60_000_000_000
 _STOP_S: Final = 6.0
 _KILL_S: Final = 2.0
@@ -279,15 +280,18 @@ class Supervisor:
         """Take in heartbeats for at most `timeout_s`, and look whether every process is well."""
         end_ns = now_ns() + round(timeout_s * 1e9)
         while True:
-            message = self._inbox.receive(min(timeout_s, _LOOK_S))
-            while message is not None:
-                if isinstance(message, Heartbeat) and message.process in self._children:
-                    self._note(self._children[message.process], message)
-                message = self._inbox.receive(0.0)
+            self._listen(min(timeout_s, _LOOK_S))
             for child in self._children.values():
                 self._look_after(child)
             if now_ns() >= end_ns:
                 return
+
+    def _listen(self, timeout_s: float) -> None:
+        message = self._inbox.receive(timeout_s)
+        while message is not None:
+            if isinstance(message, Heartbeat) and message.process in self._children:
+                self._note(self._children[message.process], message)
+            message = self._inbox.receive(0.0)
 
     def _note(self, child: _Child, beat: Heartbeat) -> None:
         child.last_beat_ns = now_ns()
@@ -308,7 +312,8 @@ class Supervisor:
             doing = bytes(child.activity.value).decode(errors="replace")
             where = f" in {doing!r}" if doing else ""
             child.process.kill()
-            self._fail(f"{child.name} hung{where} (no heartbeat for {_HUNG_NS / 1e9:g} s)", 1)
+            child.failure = f"{child.name} hung{where} (no heartbeat for {_HUNG_NS / 1e9:g} s)"
+            self._fail(child.failure, 1)
 
     def _on_exit(self, child: _Child) -> None:
         if child.finished or (child.failure and child.failure in "\n".join(self.problems)):
@@ -317,6 +322,10 @@ class Supervisor:
                 self.stop()
             return
         code = child.process.exitcode
+        if code is not None and code > 0 and not child.failure:
+            # It may have been quicker to end than its last words to get here. One that was killed
+            # had none, and the outputs must not wait for them.
+            self._listen(_LAST_WORDS_S)
         if child.failure:
             self._fail(f"{child.name}: {child.failure}", child.failure_code)
         elif code is not None and code < 0:

@@ -109,6 +109,7 @@ def test_a_process_killed_or_stopped_while_the_laser_is_on(
     assert code == 1
     expected = "was killed by SIGKILL" if how == signal.SIGKILL else "hung"
     assert f"{victim} {expected}" in error
+    assert error.count(victim) == 1, "it is said once"
     if how == signal.SIGKILL or victim == "control":
         high = edges(lit.log)[-2]
         on_for = low.cycle - cycle_at(high, killed_ns)
