@@ -45,7 +45,8 @@ from rtpose.ring import RingAddress
 _HUNG_NS: Final = 3_000_000_000
 #: How often to look whether every process lives: a dead one must stop the outputs at once.
 _LOOK_S: Final = 0.01
-_LAST_WORDS_S: Final = 0.1
+#: How long the last heartbeat of an ended process may be under way.
+_LAST_WORDS_S: Final = 0.5
 _START_NS: Final = 60_000_000_000
 _STOP_S: Final = 6.0
 _KILL_S: Final = 2.0
@@ -325,13 +326,19 @@ class Supervisor:
         if code is not None and code > 0 and not child.failure:
             # It may have been quicker to end than its last words to get here. One that was killed
             # had none, and the outputs must not wait for them.
-            self._listen(_LAST_WORDS_S)
+            self._hear_last_words(child)
         if child.failure:
             self._fail(f"{child.name}: {child.failure}", child.failure_code)
         elif code is not None and code < 0:
             self._fail(f"{child.name} was killed by {signal.Signals(-code).name}", 1)
         elif code:
             self._fail(f"{child.name} ended with exit code {code}", 1)
+
+    def _hear_last_words(self, child: _Child) -> None:
+        """Wait for the last heartbeat of a process that ended by itself: final counts, or why."""
+        end_ns = now_ns() + round(_LAST_WORDS_S * 1e9)
+        while not (child.finished or child.failure) and now_ns() < end_ns:
+            self._listen(_LOOK_S)
 
     def _fail(self, what: str, code: int) -> None:
         if what not in self.problems:
@@ -371,10 +378,12 @@ class Supervisor:
         deadline_ns = now_ns() + round(_STOP_S * 1e9)
         while child.process.is_alive() and now_ns() < deadline_ns:
             self.step(0.02)
-        self.step(0.0)
         if child.process.is_alive():
             self._fail(f"{child.name} did not end when asked, and was killed", 1)
             child.process.kill()
+        elif child.process.exitcode == 0:
+            self._hear_last_words(child)
+        self.step(0.0)
         child.process.join(_KILL_S)
         child.orders.close()
 
