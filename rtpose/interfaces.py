@@ -160,6 +160,14 @@ class Trigger(ABC):
     def update(self, pose: Pose) -> Decision:
         """Take one pose and say what should happen."""
 
+    @property
+    def momentary(self) -> bool | None:
+        """Whether it gives FIRE (pulses), not HIGH and LOW (a level); None if it does not say.
+
+        What says so has ``pulse_ms`` in its table checked: needed for pulses, refused for a level.
+        """
+        return None
+
     def describe(self) -> str:
         """Say in a few words what the last decision was made on, for the event's ``detail``."""
         return ""

@@ -133,7 +133,8 @@ class TriggerCommon(_Table):
     output : str
         ``"<output>.<line>"``, e.g. ``"board.laser"``.
     pulse_ms : float, optional
-        Width of the pulse that a momentary decision gives; the line's `max_on_ms` bounds it.
+        Width of the pulse that a momentary decision gives; the line's `max_on_ms` bounds it. For a
+        trigger that does not say whether it gives pulses, the line's `max_on_ms` if absent.
     """
 
     type: str

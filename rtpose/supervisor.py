@@ -76,10 +76,17 @@ def check(rig: Rig) -> ModelCard:
     card = read_card(model_path(rig))
     problems = []
     for name, entry in rig.triggers.items():
+        where = f"{rig.source}: triggers.{name}"
+        trigger = entry.plugin(entry.settings)
         try:
-            entry.plugin(entry.settings).prepare(card.keypoints())
+            trigger.prepare(card.keypoints())
         except SkeletonError as error:
-            problems.append(Problem(f"{rig.source}: triggers.{name}", str(error)))
+            problems.append(Problem(where, str(error)))
+        has_width = entry.common.pulse_ms is not None
+        if trigger.momentary is not None and trigger.momentary != has_width:
+            what = "has no meaning for a level" if has_width else "missing: how long is a pulse?"
+            fix = "delete it; max_on_ms bounds a level" if has_width else "this key is needed"
+            problems.append(Problem(f"{where}.pulse_ms", what, fix))
     if problems:
         raise ConfigError(problems)
     return card

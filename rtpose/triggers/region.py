@@ -105,6 +105,11 @@ class RegionTrigger(Trigger):
         wanted = self._inside == (self._when == "enter")
         return Decision.FIRE if changed and wanted else Decision.NOTHING
 
+    @property
+    def momentary(self) -> bool:
+        """Whether it gives pulses: with ``when = "enter"`` and ``"leave"``."""
+        return self._when != "inside"
+
     def describe(self) -> str:
         """Say where the keypoint was in the last pose."""
         if self._position is None:

@@ -114,6 +114,11 @@ class SpeedTrigger(Trigger):
             return None
         return math.hypot(x - then_x, y - then_y) * 1e9 / elapsed_ns
 
+    @property
+    def momentary(self) -> bool:
+        """Whether it gives pulses: with ``when = "cross"``."""
+        return self._cross
+
     def describe(self) -> str:
         """Say how fast the keypoint was in the last pose."""
         if self._speed_px_s is None:

@@ -288,6 +288,20 @@ def test_trigger_on_a_keypoint_that_the_model_does_not_know(rig: Any) -> None:
     assert "triggers.everywhere: no keypoint 'tailbone'; did you mean 'tailbase'?" in error
 
 
+@pytest.mark.parametrize(
+    ("trigger", "words"),
+    [
+        (EVERYWHERE + "pulse_ms = 5.0\n", "pulse_ms: has no meaning for a level"),
+        (EVERYWHERE.replace("inside", "enter"), "pulse_ms: missing: how long is a pulse?"),
+    ],
+)
+def test_pulse_width_must_fit_the_kind_of_trigger(rig: Any, trigger: str, words: str) -> None:
+    rig.start(toml(trigger=trigger))
+    code, _, error = rig.end()
+    assert code == 2
+    assert words in error
+
+
 def test_check_reports_every_problem_and_exits_2(tmp_path: Path) -> None:
     path = tmp_path / "rig.toml"
     path.write_text(toml().replace("rate_hz", "rat_hz").replace("when", "wen"))
