@@ -1,10 +1,9 @@
 """The command line: verbs that a user would say."""
 
 import contextlib
-import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -16,12 +15,15 @@ from rich.live import Live
 from rich.table import Table
 
 from rtpose import plugins, report
+from rtpose.cli.console import OUT, JsonFile, write_json
+from rtpose.cli.evaluate import evaluate
+from rtpose.cli.export import export
+from rtpose.cli.train import train
 from rtpose.client import Commands, NamedPose, PoseStream
 from rtpose.clock import now_ns
 from rtpose.config import load_rig
 from rtpose.errors import (
     InputError,
-    MissingExtraError,
     NoReplyError,
     NotReadyError,
     OutputError,
@@ -39,14 +41,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_out = Console()
 _err = Console(stderr=True)
 
 RigFile = Annotated[Path, typer.Argument(help="The rig.toml to use.", show_default=False)]
 Seconds = Annotated[
     float | None, typer.Option(help="End after this many seconds.", min=0.1, max=1e6)
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
 SaveFile = Annotated[Path | None, typer.Option("--save", help="Write an annotated video (.mp4).")]
 SnapshotFile = Annotated[
     Path | None, typer.Option("--snapshot", help="Write an annotated picture (.png).")
@@ -58,7 +58,7 @@ ServerKey = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
-_DEMO_RIG = Path(__file__).parent / "demo" / "rig.toml"
+_DEMO_RIG = Path(__file__).parents[1] / "demo" / "rig.toml"
 _REFRESH_NS = 200_000_000
 
 
@@ -128,7 +128,7 @@ def _run(
     collector = report.Collector(rig, supervisor.card.keypoints())
     try:
         with contextlib.ExitStack() as stack:
-            with _out.status("starting (the first start on a machine compiles its kernels)"):
+            with OUT.status("starting (the first start on a machine compiles its kernels)"):
                 stack.enter_context(supervisor)
                 if arm:
                     supervisor.arm()
@@ -144,21 +144,21 @@ def _run(
             supervisor.run,
             supervisor.problems,
         )
-        _out.print(report.render(final))
-        _out.print(f"run folder: {supervisor.folder}", highlight=False)
+        OUT.print(report.render(final))
+        OUT.print(f"run folder: {supervisor.folder}", highlight=False)
         if json_file is not None:
-            _write_json(json_file, final)
+            write_json(json_file, final)
     supervisor.raise_for_problems()
 
 
 def _follow(supervisor: Supervisor, collector: report.Collector, seconds: float | None) -> None:
     end_ns = None if seconds is None else now_ns() + round(seconds * 1e9)
     next_look_ns = 0
-    with Live(console=_out, transient=True, auto_refresh=False) as live:
+    with Live(console=OUT, transient=True, auto_refresh=False) as live:
         while not supervisor.stopping and (end_ns is None or now_ns() < end_ns):
             supervisor.step(0.05)
             collector.drain()
-            if _out.is_terminal and now_ns() >= next_look_ns:
+            if OUT.is_terminal and now_ns() >= next_look_ns:
                 next_look_ns = now_ns() + _REFRESH_NS
                 live.update(report.render(_interim(supervisor, collector)), refresh=True)
 
@@ -188,10 +188,10 @@ def check_command(
     rig = load_rig(rig_file)
     card = check(rig)
     if defaults:
-        _out.print_json(json.dumps(rig.to_dict()))
+        OUT.print_json(json.dumps(rig.to_dict()))
         return
-    _out.print(f"{rig_file}: good", highlight=False)
-    _out.print(
+    OUT.print(f"{rig_file}: good", highlight=False)
+    OUT.print(
         f"model {card.name} ({card.input.width_px}x{card.input.height_px}, "
         f"keypoints {', '.join(card.keypoints().names)}), from {model_path(rig)}",
         highlight=False,
@@ -215,13 +215,13 @@ def list_command(
         for kind in chosen
     }
     if as_json:
-        _out.print_json(json.dumps(found))
+        OUT.print_json(json.dumps(found))
         return
     for kind, names in found.items():
         table = Table("type", "class", title=kind, title_justify="left")
         for name, target in names.items():
             table.add_row(name, target)
-        _out.print(table)
+        OUT.print(table)
 
 
 @app.command()
@@ -274,9 +274,9 @@ def _ask(action: str, host: str, port: int, server_key: Path | None, as_json: bo
     with Commands(f"tcp://{host}:{port}", server_key_file=server_key) as commands:
         reply: Reply = getattr(commands, action)()
     if as_json:
-        _out.print_json(reply.model_dump_json())
+        OUT.print_json(reply.model_dump_json())
     else:
-        _out.print(f"{action}: {'done' if reply.ok else 'refused'}; the rig is {reply.state}")
+        OUT.print(f"{action}: {'done' if reply.ok else 'refused'}; the rig is {reply.state}")
     if not reply.ok:
         raise NotReadyError(reply.reasons)
 
@@ -301,90 +301,5 @@ for _action, _help in {
     app.command(name=_action, help=_help)(_verb(_action))
 
 
-# ---------------------------------------------------------------------------------------- models
-
-
-def _trainer(module: str) -> Any:
-    """Import a part of the trainer, which the runtime itself never does."""
-    try:
-        return importlib.import_module(f"rtpose_train.{module}")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or module, "train", "training and export") from error
-
-
-@app.command()
-def train(
-    project: Annotated[Path, typer.Argument(help="Folder of a DeepLabCut project.")],
-    out: Annotated[Path, typer.Option(help="New folder for the run.")],
-    model: Annotated[str, typer.Option(help="Network.")] = "mobilenetv2-0.35",
-    size: Annotated[str, typer.Option(help="Input size, WIDTHxHEIGHT in px.")] = "320x240",
-    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=20)] = 4000,
-    seed: Annotated[int, typer.Option(help="Of start, split and samples.", min=0)] = 0,
-    weights: Annotated[
-        Path | None, typer.Option(help="Start from this torchvision-layout checkpoint.")
-    ] = None,
-    split: Annotated[
-        Path | None, typer.Option(help="JSON that says which frames train, validate and test.")
-    ] = None,
-) -> None:
-    """Train a model on labelled frames (needs the extra 'train')."""
-    record = _trainer("train").train(
-        project,
-        out,
-        size=_size(size),
-        model=model,
-        steps=steps,
-        seed=seed,
-        weights=weights,
-        split=split,
-        console=_out,
-    )
-    _out.print(
-        f"validation error {record.validation_px:.2f} px at step {record.best_step}, "
-        f"after {record.minutes:.1f} min; export it with: rtpose export {out}",
-        highlight=False,
-    )
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise InputError(f"--size {text!r} is not WIDTHxHEIGHT, e.g. 320x240")
-    return int(width), int(height)
-
-
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="Exported ONNX file.")],
-    project: Annotated[Path, typer.Argument(help="Project with labels of the same keypoints.")],
-    split: Annotated[
-        Path | None, typer.Option(help="JSON of a split; without it, every labelled frame counts.")
-    ] = None,
-    part: Annotated[str, typer.Option(help="Which part of the split.")] = "test",
-    json_file: JsonFile = None,
-) -> None:
-    """Compare an exported model with labels: px error overall and per keypoint (extra 'train')."""
-    trainer = _trainer("evaluate")
-    result = trainer.evaluate(model, project, split=split, part=part)
-    trainer.show(result, _out)
-    if json_file is not None:
-        _write_json(json_file, result)
-
-
-@app.command()
-def export(
-    run_folder: Annotated[Path, typer.Argument(help="Folder that `rtpose train` made.")],
-    out: Annotated[Path | None, typer.Option(help="ONNX file to write.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    species: Annotated[str, typer.Option(help="What animal it is for.")] = "",
-) -> None:
-    """Export a trained model as ONNX with its card inside (needs the extra 'train')."""
-    path = _trainer("export").export(run_folder, out, name=name, species=species)
-    _out.print(f"{path}", highlight=False)
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(data, indent=2) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+for _verb_of_models in (train, evaluate, export):
+    app.command()(_verb_of_models)

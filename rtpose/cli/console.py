@@ -1,0 +1,40 @@
+"""What all verbs share: the console, and writing what a program reads."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rtpose.errors import InputError, MissingExtraError
+
+OUT = Console()
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a report; raise `InputError` if it cannot be written there."""
+    try:
+        path.write_text(json.dumps(data, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def size_px(text: str) -> tuple[int, int]:
+    """Return width and height out of WIDTHxHEIGHT; raise `InputError` if it is not that."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise InputError(f"--size {text!r} is not WIDTHxHEIGHT, e.g. 320x240")
+    return int(width), int(height)
+
+
+def trainer(module: str) -> Any:
+    """Import a part of the trainer, which the runtime itself never does."""
+    try:
+        return importlib.import_module(f"rtpose_train.{module}")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or module, "train", "training and export") from error
