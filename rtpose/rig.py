@@ -23,7 +23,8 @@ class ModelTable(_Table):
     Attributes
     ----------
     path : str
-        An ONNX file exported by rtpose, beside the rig file, or ``demo`` for the bundled one.
+        An ONNX file exported by rtpose, relative to the rig file, or the name of a model that comes
+        with rtpose, see ``rtpose list models``.
     provider : {'cpu', 'cuda'}
         Where it runs. Never silently elsewhere.
     threads : int

@@ -40,6 +40,7 @@ from rtpose.model_card import ModelCard
 from rtpose.recorder import RecorderTask, recorder
 from rtpose.rig import Rig
 from rtpose.ring import RingAddress
+from rtpose.zoo import find_model
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
 _HUNG_NS: Final = 3_000_000_000
@@ -51,16 +52,14 @@ _START_NS: Final = 60_000_000_000
 _STOP_S: Final = 6.0
 _KILL_S: Final = 2.0
 _ARM_NS: Final = 15_000_000_000
-_DEMO_MODEL: Final = Path(__file__).parent / "demo" / "synthetic-animal.onnx"
 
 #: Control first: its outputs are safe before anything else ends.
 _STOP_ORDER: Final = ("control", "capture", "inference", "recorder")
 
 
 def model_path(rig: Rig) -> Path:
-    """Return the ONNX file that a rig names: ``demo`` is the bundled one."""
-    name = rig.model.path
-    return _DEMO_MODEL if name == "demo" else rig.source.parent / Path(name).expanduser()
+    """Return the ONNX file that a rig names."""
+    return find_model(rig.model.path, rig.source.parent)
 
 
 def check(rig: Rig) -> ModelCard:

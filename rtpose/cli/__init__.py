@@ -12,12 +12,12 @@ from typing import Annotated, Any, cast
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from rtpose import plugins, report
 from rtpose.cli.console import OUT, JsonFile, write_json
 from rtpose.cli.evaluate import evaluate
 from rtpose.cli.export import export
+from rtpose.cli.list import list_command
 from rtpose.cli.train import train
 from rtpose.client import Commands, NamedPose, PoseStream
 from rtpose.clock import now_ns
@@ -198,32 +198,6 @@ def check_command(
     )
 
 
-@app.command(name="list")
-def list_command(
-    what: Annotated[
-        str, typer.Argument(help="cameras, triggers, outputs, or nothing for all.")
-    ] = "all",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """List the plug-ins that a rig file can name."""
-    kinds: tuple[plugins.Kind, ...] = ("cameras", "triggers", "outputs")
-    chosen = [kind for kind in kinds if what in ("all", kind)]
-    if not chosen:
-        raise InputError(f"cannot list {what!r}; give one of: {', '.join(kinds)}, all")
-    found = {
-        kind: {name: point.value for name, point in plugins.available(kind).items()}
-        for kind in chosen
-    }
-    if as_json:
-        OUT.print_json(json.dumps(found))
-        return
-    for kind, names in found.items():
-        table = Table("type", "class", title=kind, title_justify="left")
-        for name, target in names.items():
-            table.add_row(name, target)
-        OUT.print(table)
-
-
 @app.command()
 def watch(
     host: Host = "127.0.0.1",
@@ -301,5 +275,6 @@ for _action, _help in {
     app.command(name=_action, help=_help)(_verb(_action))
 
 
+app.command(name="list")(list_command)
 for _verb_of_models in (train, evaluate, export):
     app.command()(_verb_of_models)
