@@ -24,8 +24,8 @@ from onnx import numpy_helper
 
 from benchmarks import PERCENTILES, summary_us, table
 from rtpose.clock import now_ns
-from rtpose.estimator import INPUT_NAME, OUTPUT_NAME, Estimator, read_card
-from rtpose.model_card import METADATA_KEY, Golden, InputSpec, golden_frames
+from rtpose.estimator import Estimator, read_card
+from rtpose.model_card import INPUT_NAME, MAPS_NAME, METADATA_KEY, Golden, InputSpec, golden_frames
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "models" / "zoo" / "openfield-mouse-mobilenetv2-0.35.onnx"
@@ -68,7 +68,7 @@ def resized(model: Path, width: int, height: int, out: Path) -> Path:
 def _golden(graph: bytes, spec: InputSpec) -> Golden:
     """Ask the resized network for its own answer, which the rig verifies when it starts."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    maps = session.run([OUTPUT_NAME], {INPUT_NAME: golden_frames(spec, 1, 1)})[0]
+    maps = session.run([MAPS_NAME], {INPUT_NAME: golden_frames(spec, 1, 1)})[0]
     row, column = np.unravel_index(maps[0, 0].argmax(), maps[0, 0].shape)
     cell = (0, int(row), int(column))
     return Golden(seed=1, count=1, cells=[cell], values=[[float(maps[0][cell])]])
@@ -112,7 +112,7 @@ def measure(
     stamps = []
     for frame in pixels * ROUNDS:
         bare_start_ns = now_ns()
-        bare.run([OUTPUT_NAME], {INPUT_NAME: ready})
+        bare.run([MAPS_NAME], {INPUT_NAME: ready})
         bare_ns = now_ns() - bare_start_ns
         start_ns = now_ns()
         estimator.load(frame)

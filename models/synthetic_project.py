@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from rtpose.cameras.synthetic import SyntheticArena
-from rtpose_train.split import Split
+from rtpose_train.data.split import Split
 
 _SIZES = ((640, 480), (640, 480), (640, 480), (320, 240), (480, 480), (1280, 720))
 _SCORER = "synthetic"

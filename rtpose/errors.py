@@ -119,3 +119,9 @@ class NoReplyError(RtposeError):
 
 class RecordingError(RtposeError):
     """Something could not be written completely (disk full, folder not writable)."""
+
+
+class StoppedError(RtposeError):
+    """The user stopped long work (Ctrl-C); says what was kept and how to go on."""
+
+    exit_code = 130

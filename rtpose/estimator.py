@@ -1,8 +1,8 @@
 """From a camera frame to keypoints: preprocessing, ONNX Runtime, peaks. Live and offline alike.
 
 The only module that imports ONNX Runtime. Everything that a frame touches is allocated once: the
-frame is scaled and converted straight into the input tensor, the maps are written by ONNX Runtime
-straight into the array that the decoder reads.
+frame is scaled and converted straight into the input tensor, the maps (or the keypoints, where the
+graph holds the decoder) are written by ONNX Runtime straight into the arrays that are decoded.
 """
 
 import contextlib
@@ -19,14 +19,23 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from rtpose.errors import InputError, ModelError, ProviderError
-from rtpose.model_card import InputSpec, ModelCard, golden_frames, place
-from rtpose.peaks import PeakDecoder
-
-#: Names of a graph's input and output.
-INPUT_NAME, OUTPUT_NAME = "image", "maps"
+from rtpose.model_card import (
+    INPUT_NAME,
+    MAPS_NAME,
+    OFFSETS_NAME,
+    PEAKS_NAME,
+    VALUES_NAME,
+    InputSpec,
+    ModelCard,
+    Placement,
+    golden_frames,
+    place,
+)
+from rtpose.peaks import PeakDecoder, PeakPlacer
 
 Provider = Literal["cpu", "cuda"]
 
+_F32 = NDArray[np.float32]
 _U8 = NDArray[np.uint8]
 _UINT8: Final = np.dtype(np.uint8)
 
@@ -130,26 +139,30 @@ class Estimator:
         self._preparation = _Preparation(self.card.input, frame, crop)
         self._input = self._preparation.tensor
         self.placement = self._preparation.placement
-        self._decoder = PeakDecoder(
-            self.card.maps,
-            len(self.card.keypoints().names),
-            to_frame=self.placement.to_frame,
-            min_confidence=self.card.min_confidence if min_confidence is None else min_confidence,
+        self._keypoints = len(self.card.keypoints().names)
+        self._outputs = {
+            name: np.zeros(shape, np.float32) for name, shape in self.card.outputs().items()
+        }
+        self._decode = _decoding(
+            self.card,
+            self._outputs,
+            self.placement,
+            self.card.min_confidence if min_confidence is None else min_confidence,
         )
         cv2.setNumThreads(threads)
         self._bind_tensors()
 
     def _bind_tensors(self) -> None:
-        self._maps = np.zeros((1, *self._decoder.shape), np.float32)
         self._binding = self._session.io_binding()
         input_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._input)
         self._device_input = None
         if self.provider == "cuda":
             input_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._input, "cuda", 0)
             self._device_input = input_value
-        output_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._maps)
         self._binding.bind_ortvalue_input(INPUT_NAME, input_value)
-        self._binding.bind_ortvalue_output(OUTPUT_NAME, output_value)
+        for name, array in self._outputs.items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            self._binding.bind_ortvalue_output(name, value)
 
     def load(self, pixels: NDArray[np.uint8]) -> None:
         """Crop, scale and convert a frame into the model's input.
@@ -173,7 +186,7 @@ class Estimator:
         self._session.run_with_iobinding(self._binding)
 
     def decode(self, keypoints_out: NDArray[np.float32], valid_out: NDArray[np.uint8]) -> None:
-        """Find the keypoints in the maps of the last inference.
+        """Find the keypoints in the outputs of the last inference.
 
         Parameters
         ----------
@@ -182,12 +195,12 @@ class Estimator:
         valid_out : ndarray of uint8, shape (keypoints,)
             Receives 1 where a keypoint may be used.
         """
-        self._decoder.decode(self._maps, keypoints_out, valid_out)
+        self._decode(keypoints_out, valid_out)
 
     def estimate(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return the keypoints (keypoints, 3) and their validity (keypoints,) in one frame."""
-        keypoints = np.empty((self._decoder.shape[0], 3), np.float32)
-        valid = np.empty(self._decoder.shape[0], np.uint8)
+        keypoints = np.empty((self._keypoints, 3), np.float32)
+        valid = np.empty(self._keypoints, np.uint8)
         self.load(pixels)
         self.infer()
         self.decode(keypoints, valid)
@@ -199,31 +212,28 @@ class Estimator:
         Returns
         -------
         float
-            Largest difference found.
+            Largest difference found, as a part of what is allowed.
 
         Raises
         ------
         ModelError
-            If it is larger than the card allows: this provider does not compute this model.
+            If the card allows less: this provider does not compute this model.
         """
         golden = self.card.golden
-        keypoints, rows, columns = np.array(golden.cells).T
-        largest = 0.0
+        worst = 0.0, ""
         frames = golden_frames(self.card.input, golden.seed, golden.count)
-        for frame, values in zip(frames, golden.values, strict=True):
+        for number, frame in enumerate(frames):
             self._input[0] = frame
             self.infer()
-            difference = np.abs(self._maps[0, keypoints, rows, columns] - np.array(values)).max()
-            largest = max(largest, float(np.nan_to_num(difference, nan=np.inf)))
+            worst = max(worst, *self.card.differences(self._outputs, number))
         self._input.fill(0)  # the bars beside a letterboxed frame are black
-        if largest > golden.tolerance:
+        if worst[0] > 1:
             raise ModelError(
-                f"{self._model}: provider {self.provider!r} answers {largest:.3g} beside what the "
-                f"model answered when it was exported, allowed {golden.tolerance:g}; the file is "
-                "damaged or this provider computes wrongly: export the model again, or use "
-                "another provider"
+                f"{self._model}: provider {self.provider!r} answers otherwise than the model did "
+                f"when it was exported: {worst[1]}; the file is damaged or this provider computes "
+                "wrongly: export the model again, or use another provider"
             )
-        return largest
+        return worst[0]
 
     def warm_up(self, runs: int) -> None:
         """Process black frames, so that the first real one is not slower than the others."""
@@ -347,30 +357,36 @@ def _session(model: Path, data: bytes, options: Any, provider: Provider) -> Any:
     return session
 
 
+def _decoding(
+    card: ModelCard, outputs: dict[str, _F32], placement: Placement, min_confidence: float
+) -> Callable[[_F32, _U8], None]:
+    """Return what brings a model's outputs into keypoints and their validity."""
+    keypoints = len(card.keypoints().names)
+    if card.decode == "graph":
+        placer = PeakPlacer(keypoints, to_frame=placement.to_frame, min_confidence=min_confidence)
+        peaks, values = outputs[PEAKS_NAME], outputs[VALUES_NAME]
+        return lambda found, valid: placer.place(peaks, values, found, valid)
+    decoder = PeakDecoder(
+        card.maps, keypoints, to_frame=placement.to_frame, min_confidence=min_confidence
+    )
+    maps, offsets = outputs[MAPS_NAME], outputs.get(OFFSETS_NAME)
+    return lambda found, valid: decoder.decode(maps, found, valid, offsets)
+
+
 def _checked_card(model: Path, session: Any) -> ModelCard:
     """Return the card of a session's graph, after comparing the two."""
     card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map, str(model))
-    keypoints, height, width = len(card.keypoints().names), card.maps.height, card.maps.width
+    outputs = [(name, "tensor(float)", [*shape]) for name, shape in card.outputs().items()]
     for kind, arguments, expected in (
-        ("input", session.get_inputs(), (INPUT_NAME, "tensor(uint8)", [*card.input.shape])),
-        (
-            "output",
-            session.get_outputs(),
-            (OUTPUT_NAME, "tensor(float)", [1, keypoints, height, width]),
-        ),
+        ("input", session.get_inputs(), [(INPUT_NAME, "tensor(uint8)", [*card.input.shape])]),
+        ("output", session.get_outputs(), outputs),
     ):
         found = [(argument.name, argument.type, list(argument.shape)) for argument in arguments]
-        if found != [expected]:
+        if found != expected:
             raise ModelError(
                 f"{model}: the graph's {kind} is {_in_words(found)}, its card says "
-                f"{_in_words([expected])}; export the model again with: rtpose export RUN_FOLDER"
+                f"{_in_words(expected)}; export the model again with: rtpose export RUN_FOLDER"
             )
-    cells = card.golden.cells
-    if not cells or (np.array(cells) < 0).any() or (np.array(cells) >= expected[2][1:]).any():
-        raise ModelError(
-            f"{model}: its card has no golden cells, or some outside the maps; export the model "
-            "again with: rtpose export RUN_FOLDER"
-        )
     return card
 
 

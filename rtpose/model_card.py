@@ -6,7 +6,7 @@ model gave when it was exported, so that any provider can be checked before it d
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +21,10 @@ from rtpose.skeleton import Skeleton
 METADATA_KEY = "rtpose.card"
 
 CARD_VERSION = 1
+
+#: Names of a graph's input, and of its outputs: raw ones, and those of a decoder inside the graph.
+INPUT_NAME, MAPS_NAME, OFFSETS_NAME = "image", "maps", "offsets"
+PEAKS_NAME, VALUES_NAME = "peaks", "peak_vals"
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -63,6 +67,11 @@ class MapsSpec(_Part):
     sigma : float
         Standard deviation, in map cells, of the Gaussian that the model was trained to draw; the
         matched filter of the decoder uses the same.
+    location_refinement : float or None
+        Cells per unit of the offsets that the model draws too, shape (1, 2 * keypoints, height,
+        width): x and y of keypoint 0, x and y of keypoint 1, ...; see `rtpose.peaks`. 1 for models
+        trained here, the standard deviation of the offsets over the stride for DeepLabCut's. None
+        if the model draws none.
     """
 
     width: Positive
@@ -70,6 +79,7 @@ class MapsSpec(_Part):
     stride: Annotated[float, Field(gt=0)]
     offset_px: float = 0.0
     sigma: Annotated[float, Field(gt=0, le=16)]
+    location_refinement: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class Golden(_Part):
@@ -80,23 +90,36 @@ class Golden(_Part):
     seed, count : int
         Arguments of `golden_frames`.
     cells : list of [keypoint, row, column]
-        Places in the maps.
+        Places in the maps; none where the decoder is inside the graph.
     values : list of list of float
         The maps' values there, one list per frame.
+    offsets : list of list of [x, y]
+        The offsets there, for models with location refinement.
+    peaks : list of list of [keypoint, x_px, y_px, confidence]
+        Where the decoder is inside the graph: in px of the model's input, and only the keypoints of
+        each frame whose place does not hang on noise, so that any provider must find them there.
     tolerance : float
-        Largest difference that counts as the same model.
+        Largest difference of values that counts as the same model.
+    tolerance_px : float
+        The same for places and offsets, in px of the model's input.
     """
 
     seed: int
     count: Positive
     cells: list[tuple[int, int, int]]
     values: list[list[float]]
+    offsets: list[list[tuple[float, float]]] = Field(default_factory=list)
+    peaks: list[list[tuple[int, float, float, float]]] = Field(default_factory=list)
     tolerance: Annotated[float, Field(gt=0)] = 1e-3
+    tolerance_px: Annotated[float, Field(gt=0)] = 0.05
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
-        if len(self.values) != self.count or any(len(v) != len(self.cells) for v in self.values):
-            raise ValueError("one value per frame and cell is needed")
+        for per_frame in (self.values, self.offsets or self.values):
+            if len(per_frame) != self.count or any(len(v) != len(self.cells) for v in per_frame):
+                raise ValueError("one value per frame and cell is needed")
+        if self.peaks and len(self.peaks) != self.count:
+            raise ValueError("one list of peaks per frame is needed")
         return self
 
 
@@ -109,6 +132,10 @@ class ModelCard(_Part):
         For people.
     skeleton : dict
         `Skeleton.to_dict`.
+    decode : {'host', 'graph'}
+        What the graph ends in: maps for the compiled decoder, or the decoder itself.
+    precision : {'fp32', 'fp16', 'int8'}
+        Of weights and arithmetic; input and outputs are the same for all.
     min_confidence : float
         Suggested threshold below which a keypoint is not to be used.
     provenance : dict
@@ -122,14 +149,78 @@ class ModelCard(_Part):
     skeleton: dict[str, Any]
     input: InputSpec
     maps: MapsSpec
+    decode: Literal["host", "graph"] = "host"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     min_confidence: Annotated[float, Field(ge=0, le=1)]
     provenance: dict[str, Any] = Field(default_factory=dict)
     golden: Golden
 
     @model_validator(mode="after")
-    def _skeleton_is_one(self) -> Self:
-        Skeleton.from_dict(self.skeleton)
+    def _parts_fit(self) -> Self:
+        keypoints = len(Skeleton.from_dict(self.skeleton).names)
+        golden, maps = self.golden, self.maps
+        limits = (keypoints, maps.height, maps.width)
+        cells = np.array(golden.cells or [(0, 0, 0)])
+        if (cells < 0).any() or (cells >= limits).any():
+            raise ValueError("golden cells outside the maps")
+        peaks = [peak for frame in golden.peaks for peak in frame]
+        if not all(0 <= peak[0] < keypoints for peak in peaks):
+            raise ValueError("golden peaks of keypoints that the skeleton does not have")
+        if self.decode == "graph" and (golden.cells or not peaks):
+            raise ValueError("with decode 'graph', golden peaks and no golden cells are needed")
+        if self.decode == "host" and (peaks or not golden.cells):
+            raise ValueError("with decode 'host', golden cells and no golden peaks are needed")
+        has_offsets = self.decode == "host" and maps.location_refinement is not None
+        if has_offsets != bool(golden.offsets):
+            raise ValueError("golden offsets are needed just where the model draws offsets")
         return self
+
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of the graph's outputs, all float32, in their order."""
+        count, maps = len(self.keypoints().names), self.maps
+        if self.decode == "graph":
+            return {PEAKS_NAME: (1, count, 2), VALUES_NAME: (1, count)}
+        outputs: dict[str, tuple[int, ...]] = {MAPS_NAME: (1, count, maps.height, maps.width)}
+        if maps.location_refinement is not None:
+            outputs[OFFSETS_NAME] = (1, 2 * count, maps.height, maps.width)
+        return outputs
+
+    def differences(
+        self, outputs: Mapping[str, NDArray[np.float32]], frame: int
+    ) -> Iterator[tuple[float, str]]:
+        """Compare outputs with the golden answers.
+
+        Parameters
+        ----------
+        outputs : mapping of str to ndarray of float32
+            What the graph answered to that frame, by the names and shapes of `outputs`.
+        frame : int
+            Which of the golden frames.
+
+        Yields
+        ------
+        tuple of (float, str)
+            Largest difference of one kind, as a part of what is allowed (infinite if a number is
+            not one), and in words.
+        """
+        golden = self.golden
+        if self.decode == "graph":
+            peaks = np.array(golden.peaks[frame]).reshape(-1, 4)
+            which = peaks[:, 0].astype(int)
+            beside = outputs[PEAKS_NAME][0, which] - peaks[:, 1:3]
+            yield _differ("places", " px", beside, golden.tolerance_px)
+            beside = outputs[VALUES_NAME][0, which] - peaks[:, 3]
+            yield _differ("confidences", "", beside, golden.tolerance)
+            return
+        k, rows, columns = np.array(golden.cells).T
+        maps = outputs[MAPS_NAME][0, k, rows, columns]
+        yield _differ("maps", "", maps - np.array(golden.values[frame]), golden.tolerance)
+        if self.maps.location_refinement is not None:
+            offsets = outputs[OFFSETS_NAME][0]
+            pairs = [offsets[2 * k, rows, columns], offsets[2 * k + 1, rows, columns]]
+            beside = np.stack(pairs, axis=1) - np.array(golden.offsets[frame])
+            px = beside * self.maps.location_refinement * self.maps.stride
+            yield _differ("offsets", " px", px, golden.tolerance_px)
 
     def keypoints(self) -> Skeleton:
         """Return the skeleton as an object."""
@@ -179,6 +270,13 @@ class ModelCard(_Part):
             raise ModelError(f"{where}: model card is wrong: skeleton: {error}") from error
         except ValueError as error:
             raise ModelError(f"{where}: model card is not JSON: {error}") from error
+
+
+def _differ(
+    what: str, unit: str, difference: NDArray[np.floating], allowed: float
+) -> tuple[float, str]:
+    largest = float(np.nan_to_num(np.abs(difference), nan=np.inf).max(initial=0.0))
+    return largest / allowed, f"{what} differ by {largest:.3g}{unit}, allowed {allowed:g}{unit}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ PACKED_MARK: Final = 0xC1
 # Mark, lengths of run and camera, individuals, keypoints; then seq, frame_id, dropped, the stamps.
 _PACKED: Final = struct.Struct("<BBBxHH9q")
 
+#: Of individuals or keypoints, and of characters in the name of a run or a camera.
+_MOST, _LONGEST_NAME = 10_000, 128
+
 _POSE_INTS = ("seq", "frame_id", "dropped")
 _POSE_STAMPS = ("arrival_ns", "ready_ns", "infer_start_ns", "infer_end_ns", "publish_ns")
 
@@ -155,6 +158,8 @@ class Pose:
                 raise MessageError("malformed packed pose: a number is negative")
             run = payload[names_at : names_at + run_size].decode()
             camera = payload[names_at + run_size : points_at].decode()
+            if max(individuals, keypoints) > _MOST or max(len(run), len(camera)) > _LONGEST_NAME:
+                raise MessageError("malformed packed pose: more than any pose holds")
             points = np.frombuffer(payload, "<f4", individuals * keypoints * 3, points_at)
             valid = np.frombuffer(payload, np.uint8, individuals * keypoints, valid_at)
         except (struct.error, ValueError) as error:
@@ -187,7 +192,7 @@ class Pose:
                 None if exposure is None else _checked_int(exposure, "exposure_ns")
             )
             for name in ("run", "camera"):
-                if not isinstance(data[name], str) or not 0 < len(data[name]) <= 128:
+                if not isinstance(data[name], str) or not 0 < len(data[name]) <= _LONGEST_NAME:
                     raise MessageError(f"malformed pose: {name}={reprlib.repr(data[name])}")
                 data[name].encode()  # a lone surrogate has no UTF-8: it could not be passed on
                 scalars[name] = data[name]
@@ -210,7 +215,7 @@ def _arrays(
         not isinstance(shape, list)
         or len(shape) != 3
         or shape[2] != 3
-        or not all(type(n) is int and 0 <= n <= 10_000 for n in shape)
+        or not all(type(n) is int and 0 <= n <= _MOST for n in shape)
     ):
         raise MessageError(f"malformed pose: shape={reprlib.repr(shape)}")
     if isinstance(keypoints, bytes) and isinstance(valid, bytes):

@@ -7,6 +7,6 @@ import importlib.util
 
 from rtpose.errors import MissingExtraError
 
-for _package in ("torch", "sleap_io", "onnx", "onnxscript"):
+for _package in ("torch", "lightning", "kornia", "sleap_io", "onnx", "onnxscript"):
     if importlib.util.find_spec(_package) is None:
         raise MissingExtraError(_package, "train", "training and exporting models")

@@ -1,44 +1,55 @@
 """Export: a run folder in, one ONNX file out that says everything about itself."""
 
-import copy
-import logging
-import warnings
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, get_args
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import nn
 
 from rtpose.errors import InputError, ModelError
-from rtpose.model_card import METADATA_KEY, Golden, InputSpec, ModelCard, golden_frames
-from rtpose_train.files import write_file
-from rtpose_train.network import (
-    InvertedResidual,
-    MobileNetV2,
-    PoseNet,
-    load_state,
-    normalise,
-    run_heads,
+from rtpose.model_card import ModelCard, golden_frames
+from rtpose_train.data.dataset import load_frames, read_project
+from rtpose_train.data.geometry import letterbox
+from rtpose_train.data.split import read_split, select
+from rtpose_train.exporting.deploy import to_onnx
+from rtpose_train.exporting.graph_decoder import append_decoder
+from rtpose_train.exporting.onnx_graph import write_model
+from rtpose_train.exporting.parity import (
+    LIMITS,
+    Disagreement,
+    Limits,
+    disagreement,
+    golden_answers,
+    largest_difference,
+    run_graph,
+    run_network,
 )
-from rtpose_train.registry import build_network
-from rtpose_train.settings import WEIGHTS_FILE, RunRecord, read_record
+from rtpose_train.exporting.quantise import quantise
+from rtpose_train.networks.registry import build_network
+from rtpose_train.networks.weights import load_state
+from rtpose_train.training.config import build_settings
+from rtpose_train.training.settings import (
+    SPLIT_FILE,
+    WEIGHTS_FILE,
+    RunRecord,
+    TrainSettings,
+    read_record,
+)
 
-#: Names of the graph's input and output.
-INPUT_NAME, OUTPUT_NAME = "image", "maps"
+Precision = Literal["fp32", "fp16", "int8"]
+Decode = Literal["host", "graph"]
 
-#: Largest difference between torch's maps and those of the exported file.
-PARITY = 1e-3
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
 
-# The exporter warns that torchvision, which nothing here uses, is not installed.
-logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-
-_OPSET = 18
-_GOLDEN_SEED, _GOLDEN_COUNT, _GOLDEN_CELLS = 1, 2, 32
+_SEED, _COUNT = 1, 2
 
 
 def export(
@@ -48,6 +59,11 @@ def export(
     name: str | None = None,
     species: str = "",
     min_confidence: float = 0.3,
+    precision: Precision = "fp32",
+    decode: Decode = "host",
+    size: tuple[int, int] | None = None,
+    calibrate: Path | None = None,
+    max_disagreement_px: float | None = None,
 ) -> Path:
     """Write a trained model as ONNX, with its card inside.
 
@@ -64,6 +80,20 @@ def export(
         For people; the name is the run folder's if absent.
     min_confidence : float
         Threshold that the card suggests.
+    precision : {'fp32', 'fp16', 'int8'}
+        Of weights and arithmetic; input and outputs stay what they are.
+    decode : {'host', 'graph'}
+        End in maps for the compiled decoder, or in the decoder itself: then only keypoints leave
+        the graph.
+    size : (width, height), optional
+        Model input, px; the one that it was trained at if absent.
+    calibrate : Path, optional
+        The project that the model was trained on. Its training frames give int8 its ranges; on its
+        validation frames the file is compared with torch. Needed for int8; without it the
+        comparison is made on generated frames.
+    max_disagreement_px : float, optional
+        Mean distance from torch's keypoints, in px of the input, over which an int8 file is
+        refused; 1 if absent.
 
     Returns
     -------
@@ -73,7 +103,10 @@ def export(
     Raises
     ------
     InputError
-        If the run folder is not one, or the file exists.
+        If the run folder is not one, the file exists, an option makes no sense, or the project is
+        not the one of the run.
+    ConfigError
+        If the size is not allowed.
     ModelError
         If the weights are damaged, or the exported graph answers otherwise than torch.
     RecordingError
@@ -82,41 +115,134 @@ def export(
     record = read_record(run)
     name = name or run.resolve().name
     out = out or run / f"{name}.onnx"
-    if out.exists():
-        raise InputError(f"{out}: exists; name another file, or delete it")
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"min_confidence is {min_confidence}, allowed: 0 to 1")
+    _check_request(out, min_confidence, precision, decode, calibrate, max_disagreement_px)
+    settings, layout = _sized(record.settings, size), record.layout()
     network = restore(record, run / WEIGHTS_FILE)
-    spec = record.settings.input
-    model = to_onnx(network, spec)
-    frames = golden_frames(spec, _GOLDEN_SEED, _GOLDEN_COUNT)
-    answers = run_onnx(model.SerializeToString(), frames)
-    difference = float(np.abs(answers - run_torch(network, frames)).max())
-    if not difference <= PARITY:
-        raise ModelError(
-            f"{out}: the exported maps differ from torch's by {difference:.2g}, allowed {PARITY}; "
-            "not written"
-        )
+    frames, training = golden_frames(settings.input, _SEED, _COUNT), None
+    if calibrate is not None:
+        frames, training = _real_frames(run, settings, calibrate)
+    limits = LIMITS[precision]
+    if max_disagreement_px is not None:
+        limits = replace(limits, px=max_disagreement_px)
+    spec = settings.maps
+    graph = to_onnx(network, layout, settings.input, half=precision == "fp16")
+    if precision == "int8" and training is not None:
+        graph = quantise(graph, training)
+    expected = run_network(network, layout, frames)
+    difference = _require_maps(out, graph, frames, expected, limits)
+    if decode == "graph":
+        graph = append_decoder(graph, spec, layout.keypoints)
+    content = graph.SerializeToString()
+    beside = disagreement(run_graph(content, frames), expected, spec, min_confidence)
+    _require_keypoints(out, beside, precision, limits)
     card = ModelCard(
         name=name,
         species=species,
-        network=record.settings.model,
+        network=settings.model,
         skeleton=record.skeleton,
-        input=spec,
-        maps=record.settings.maps,
+        input=settings.input,
+        maps=spec,
+        decode=decode,
+        precision=precision,
         min_confidence=min_confidence,
-        provenance=_provenance(record, difference),
-        golden=_golden(answers),
+        provenance=_provenance(record, difference, beside, calibrate),
+        golden=golden_answers(content, network, layout, settings.input, spec, limits),
     )
-    write_model(model, card, out)
+    write_model(graph, card, out)
     return out
+
+
+def _check_request(
+    out: Path,
+    min_confidence: float,
+    precision: str,
+    decode: str,
+    calibrate: Path | None,
+    max_disagreement_px: float | None,
+) -> None:
+    """Refuse what cannot be done, before anything takes time: all of it at once."""
+    problems = []
+    if out.exists():
+        problems.append(f"{out}: exists; name another file, or delete it")
+    if not 0 <= min_confidence <= 1:
+        problems.append(f"min_confidence is {min_confidence}, allowed: 0 to 1")
+    for option, given, allowed in (
+        ("--precision", precision, get_args(Precision)),
+        ("--decode", decode, get_args(Decode)),
+    ):
+        if given not in allowed:
+            problems.append(f"{option} {given!r}; allowed: {', '.join(allowed)}")
+    if precision == "int8" and calibrate is None:
+        problems.append(
+            "--precision int8 takes its ranges from real frames; "
+            "give the project that the model was trained on: --calibrate PROJECT"
+        )
+    if max_disagreement_px is not None:
+        if precision != "int8":
+            problems.append(f"--max-disagreement-px is for int8; {precision} has a fixed limit")
+        if not 0 < max_disagreement_px < math.inf:
+            problems.append(f"--max-disagreement-px {max_disagreement_px}; allowed: above 0")
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _sized(settings: TrainSettings, size: tuple[int, int] | None) -> TrainSettings:
+    if size is None:
+        return settings
+    return build_settings({**settings.model_dump(), "width_px": size[0], "height_px": size[1]})
+
+
+def _real_frames(run: Path, settings: TrainSettings, project: Path) -> tuple[U8, U8]:
+    """Return the model inputs of the frames that validated a run, and of those that trained it."""
+    read = read_project(project, settings.individual)
+    split = read_split(run / SPLIT_FILE, read)
+
+    def fit(pixels: U8, _points: NDArray[np.float64]) -> U8:
+        image, _ = letterbox(pixels, settings.input)
+        return image.reshape(image.shape[1:])
+
+    validation, training = (
+        np.stack(load_frames(select(read, names), settings.colour, fit)[0])
+        for names in (split.validation, split.train)
+    )
+    return validation, training
+
+
+def _require_maps(
+    out: Path, graph: onnx.ModelProto, frames: U8, expected: Mapping[str, F32], limits: Limits
+) -> float:
+    """Return how far a graph's raw outputs are from torch's, if that is not too far."""
+    difference = largest_difference(run_graph(graph.SerializeToString(), frames), expected)
+    if not difference <= limits.maps:
+        raise ModelError(
+            f"{out}: the exported maps differ from torch's by {difference:.2g}, "
+            f"allowed {limits.maps:g}; not written"
+        )
+    return difference
+
+
+def _require_keypoints(
+    out: Path, beside: Disagreement, precision: Precision, limits: Limits
+) -> None:
+    if beside.lost:
+        raise ModelError(
+            f"{out}: {beside.lost} of {beside.keypoints} keypoints that torch is sure of are not "
+            f"found with {precision}; not written"
+        )
+    px, kind = (beside.mean_px, "mean") if precision == "int8" else (beside.max_px, "largest")
+    if px is not None and not px <= limits.px:
+        raise ModelError(
+            f"{out}: keypoints with {precision} are off torch's by {px:.3g} px ({kind}, in px of "
+            f"the input, {beside.keypoints} keypoints), allowed {limits.px:g}; not written"
+            + ("; see --max-disagreement-px" if precision == "int8" else "")
+        )
 
 
 def restore(record: RunRecord, weights: Path) -> nn.Module:
     """Rebuild a trained network from its record and its state dict."""
     settings = record.settings
     network = build_network(
-        settings.model, len(record.skeleton["names"]), settings.input.channels, settings.stride
+        settings.model, record.layout().channels, settings.input.channels, settings.stride
     )
     try:
         network.load_state_dict(load_state(weights), strict=True)
@@ -125,130 +251,10 @@ def restore(record: RunRecord, weights: Path) -> nn.Module:
     return network.eval()
 
 
-class _Deployed(nn.Module):
-    """The network as it is exported: pixels in, the last head's maps out, linear steps made one."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).eval()
-        fold_norms(self.network)
-        if isinstance(self.network, PoseNet):
-            merge_first_bottleneck(self.network.backbone)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the maps of uint8 images (batch, height, width, channels)."""
-        batch, height, width, channels = image.shape
-        if channels == 1:
-            planes = image.reshape(batch, 1, height, width)
-        else:
-            planes = image.permute(0, 3, 1, 2)
-        return run_heads(self.network, normalise(planes))[-1]
-
-
-def fold_norms(module: nn.Module) -> None:
-    """Replace every convolution with the batch norm after it by one convolution, in place."""
-    for child in module.children():
-        fold_norms(child)
-    if isinstance(module, nn.Sequential):
-        layers = list(module)
-        for at in range(len(layers) - 1):
-            convolution, norm = layers[at], layers[at + 1]
-            if not isinstance(norm, nn.BatchNorm2d):
-                continue
-            if isinstance(convolution, nn.ConvTranspose2d):
-                module[at] = fuse_conv_bn_eval(convolution, norm, transpose=True)
-            elif isinstance(convolution, nn.Conv2d):
-                module[at] = fuse_conv_bn_eval(convolution, norm)
-            else:
-                continue
-            module[at + 1] = nn.Identity()
-
-
-def merge_first_bottleneck(backbone: MobileNetV2) -> None:
-    """Make one 1x1 convolution of the projection of block 1 and the expansion of block 2, in place.
-
-    Nothing but block 2 reads that bottleneck and it is linear, so the answer is the same; at the
-    largest resolution of all, this saves a sixth of the whole network's time on a CPU. Expects
-    folded norms.
-    """
-    first, second = backbone.features[1], backbone.features[2]
-    if not isinstance(first, InvertedResidual) or first.adds_input:
-        return
-    project = cast("nn.Conv2d", first.conv[1])
-    expansion = cast("nn.Sequential", cast("InvertedResidual", second).conv[0])
-    expand = cast("nn.Conv2d", expansion[0])
-    inner, outer = project.weight.detach().flatten(1), expand.weight.detach().flatten(1)
-    merged = nn.Conv2d(inner.shape[1], outer.shape[0], 1)
-    bias = outer @ cast("Tensor", project.bias) + cast("Tensor", expand.bias)
-    merged.load_state_dict({"weight": (outer @ inner)[..., None, None], "bias": bias})
-    first.conv[1] = nn.Identity()
-    expansion[0] = merged
-
-
-def to_onnx(network: nn.Module, spec: InputSpec) -> onnx.ModelProto:
-    """Return the ONNX graph of a network for one input size."""
-    image = torch.zeros(spec.shape, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # torch's exporter uses a type of its own that it has deprecated.
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        program = torch.onnx.export(
-            _Deployed(network).eval(),
-            (image,),
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            opset_version=_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise ModelError("torch returned no ONNX program")
-    model: onnx.ModelProto = program.model_proto
-    _forget_origin(model)
-    return model
-
-
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove torch's notes on where each node comes from: paths of this machine, a third of it."""
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    for tensor in graph.initializer:
-        tensor.ClearField("metadata_props")
-        tensor.ClearField("doc_string")
-
-
-def run_onnx(model: bytes | str, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return ONNX Runtime's maps on the CPU, shape (frames, keypoints, height, width)."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    answers = [session.run([OUTPUT_NAME], {INPUT_NAME: frame[None]})[0] for frame in frames]
-    return np.concatenate(answers)
-
-
-@torch.no_grad()
-def run_torch(network: nn.Module, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return torch's maps, unfolded, shape (frames, keypoints, height, width)."""
-    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    maps = run_heads(network.eval(), normalise(images))[-1]
-    return cast("NDArray[np.float32]", maps.cpu().numpy())
-
-
-def _golden(answers: NDArray[np.float32]) -> Golden:
-    """Keep the answers at the highest cell of every map, and at cells spread over the maps."""
-    cells = []
-    for k, peaked in enumerate(answers[0]):
-        row, column = np.unravel_index(peaked.argmax(), peaked.shape)
-        cells.append((k, int(row), int(column)))
-    rng = np.random.default_rng(_GOLDEN_SEED)
-    spread = rng.integers((0, 0, 0), answers.shape[1:], size=(_GOLDEN_CELLS, 3))
-    cells += [(int(k), int(row), int(column)) for k, row, column in spread]
-    values = [[float(maps[cell]) for cell in cells] for maps in answers]
-    return Golden(
-        seed=_GOLDEN_SEED, count=len(answers), cells=cells, values=values, tolerance=PARITY
-    )
-
-
-def _provenance(record: RunRecord, difference: float) -> dict[str, object]:
+def _provenance(
+    record: RunRecord, difference: float, beside: Disagreement, calibrate: Path | None
+) -> dict[str, object]:
+    frames = "validation frames" if calibrate else "generated frames"
     return {
         "labels": record.labels,
         "start_weights": record.start_weights,
@@ -260,12 +266,6 @@ def _provenance(record: RunRecord, difference: float) -> dict[str, object]:
         },
         "validation_px": record.validation_px,
         "largest_difference_from_torch": difference,
+        "disagreement_with_torch": {"on": frames, **asdict(beside)},
         "exported_with": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     }
-
-
-def write_model(model: onnx.ModelProto, card: ModelCard, out: Path) -> None:
-    """Write a model with its card, completely or not at all."""
-    onnx.helper.set_model_props(model, {METADATA_KEY: card.to_metadata()})
-    onnx.checker.check_model(model)
-    write_file(out, model.SerializeToString())

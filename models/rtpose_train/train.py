@@ -1,66 +1,59 @@
 """Training: labelled frames in, a run folder with the best weights out."""
 
-import copy
-import csv
-import hashlib
-import io
-import math
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cv2
 import torch
-from numpy.typing import NDArray
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.progress import Progress
-from torch import Tensor, nn
+from rich.progress import MofNCompleteColumn, Progress
 
-from rtpose.clock import now_ns
 from rtpose.errors import InputError, RecordingError, RtposeError
-from rtpose.model_card import Placement
-from rtpose.skeleton import Skeleton
-from rtpose_train.augment import Augmenter, Source, prepare
-from rtpose_train.dataset import Project, load_frames, read_project
-from rtpose_train.decode import decode, errors_px
 from rtpose_train.files import write_file
-from rtpose_train.geometry import letterbox
-from rtpose_train.network import load_backbone, normalise, run_heads
-from rtpose_train.registry import build_network, default_settings
-from rtpose_train.settings import (
-    LOG_FILE,
+from rtpose_train.training import contact_sheet
+from rtpose_train.training.callbacks import Bar, RunFolder, WholeFiles, stop_on_interrupt
+from rtpose_train.training.config import build_settings, read_config
+from rtpose_train.training.prepare import Prepared, check_same, prepare
+from rtpose_train.training.samples import training_loader, validation_loader
+from rtpose_train.training.settings import (
+    CHECKPOINT_FILE,
     SETTINGS_FILE,
     SPLIT_FILE,
-    WEIGHTS_FILE,
+    TENSORBOARD_FOLDER,
     RunRecord,
     TrainSettings,
-    build_settings,
+    read_record,
 )
-from rtpose_train.split import Split, read_split, select, split_frames
-from rtpose_train.targets import draw_targets, masked_loss
 
-_NS_PER_MINUTE = 60e9
-_WARM_UP = 0.1
+#: Batches of a picture of samples.
+_SHOWN = 2
+#: In PyTorch's words, on GPUs and on CPUs.
+_NO_MEMORY = ("out of memory", "allocate memory", "enough memory")
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """A validation frame as the live service would see it."""
-
-    image: NDArray[np.uint8]
-    placement: Placement
-    points: NDArray[np.float64]
+# Which devices there are, and advertisements: the progress bar says what matters.
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def train(
     project: Path,
     out: Path,
     *,
-    size: tuple[int, int] = (320, 240),
-    weights: Path | None = None,
+    size: tuple[int, int] | None = None,
+    weights: Path | str | None = None,
     split: Path | None = None,
     edges: Sequence[tuple[str, str]] = (),
+    config: Path | None = None,
+    resume: bool = False,
     console: Console | None = None,
     **settings: Any,
 ) -> RunRecord:
@@ -69,17 +62,22 @@ def train(
     Parameters
     ----------
     project : Path
-        A DeepLabCut project.
+        Anything that `dataset.read_project` reads.
     out : Path
-        Run folder to create: record, split, log, best weights.
-    size : (width, height)
+        Run folder to create: record, split, log, best weights, state to resume from.
+    size : (width, height), optional
         Model input, px.
-    weights : Path, optional
-        MobileNetV2 or ResNet-50 weights in torchvision's layout to start from; random if absent.
+    weights : Path or str, optional
+        The setting `pretrained`.
     split : Path, optional
         JSON file that says which frames train, validate and test; drawn with the seed if absent.
     edges : sequence of (str, str)
         Lines of the skeleton, if the project does not name them.
+    config : Path, optional
+        TOML file of settings; what is given here goes before it.
+    resume : bool
+        Go on with a run that was interrupted, with the same settings; one that is finished is left
+        as it is.
     console : Console, optional
         Where notes and the progress bar go; standard error if absent.
     **settings
@@ -94,235 +92,165 @@ def train(
         If the weights do not fit the network.
     RecordingError
         If the run folder cannot be written.
+    StoppedError
+        If the user stopped it (Ctrl-C).
+    RtposeError
+        If the loss diverged, or memory did not suffice.
     """
     console = console or Console(stderr=True)
-    if out.exists():
-        raise InputError(f"{out}: exists; name another folder, or delete it")
+    chosen = _choose(size, weights, config, settings)
+    goes_on = (resume or not _is_first()) and (out / SETTINGS_FILE).is_file()
+    if out.exists() and not goes_on:
+        hint = "no run to go on with" if resume else "name another folder, delete it, or --resume"
+        raise InputError(f"{out}: exists; {hint}")
+    _use_threads(chosen)
+    prepared = prepare(project, chosen, split=out / SPLIT_FILE if goes_on else split, edges=edges)
+    if goes_on:
+        before = read_record(out)
+        check_same(before, prepared.record, out)
+        if before.finished:
+            console.print(f"{out}: finished already", markup=False)
+            return before
+    else:
+        _create(out, prepared)
+    for note in prepared.notes if _is_first() else ():
+        console.print(note, style="yellow", markup=False)
+    return _fit(prepared, chosen, out, console)
+
+
+def show_augmented(
+    project: Path,
+    picture: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    split: Path | None = None,
+    config: Path | None = None,
+    **settings: Any,
+) -> None:
+    """Draw the samples that a training with these settings would begin with, and do not train.
+
+    Parameters
+    ----------
+    project, size, split, config, **settings
+        See `train`.
+    picture : Path
+        The file to write, ``.png``.
+    """
+    chosen = _choose(size, None, config, settings)
+    prepared = prepare(project, chosen.model_copy(update={"pretrained": None}), split=split)
+    batches = [prepared.samples[number] for number in range(_SHOWN)]
+    images, points = (torch.cat(list(parts)) for parts in zip(*batches, strict=True))
+    skeleton = prepared.skeleton
+    contact_sheet.draw(images, points, skeleton, picture, colour=chosen.colour)
+
+
+def _choose(
+    size: tuple[int, int] | None,
+    weights: Path | str | None,
+    config: Path | None,
+    settings: dict[str, Any],
+) -> TrainSettings:
     given = {name: value for name, value in settings.items() if value is not None}
-    model = str(given.get("model", TrainSettings.model_fields["model"].default))
-    chosen = build_settings(
-        {"width_px": size[0], "height_px": size[1], **default_settings(model), **given}
-    )
-    read = read_project(project)
-    skeleton = Skeleton(
-        read.skeleton.names, tuple(edges) or read.skeleton.edges, read.skeleton.pairs
-    )
-    names = [frame.name for frame in read.frames]
-    parts = read_split(split, read) if split else split_frames(names, chosen.seed)
-    torch.manual_seed(chosen.seed)
-    channels = chosen.input.channels
-    network = build_network(chosen.model, len(skeleton.names), channels, chosen.stride)
+    if size is not None:
+        given |= {"width_px": size[0], "height_px": size[1]}
     if weights is not None:
-        load_backbone(network, weights, channels)
-    sources, seen, notes = _load(read, parts, chosen)
-    for note in (*read.notes, *notes):
-        console.print(note, style="yellow")
-    record = RunRecord(
-        settings=chosen,
-        skeleton=skeleton.to_dict(),
-        labels=_describe_labels(read, parts),
-        start_weights=_describe_weights(weights),
-        trained_on=_describe_machine(),
-    )
-    _create(out)
-    write_file(out / SPLIT_FILE, parts.model_dump_json(indent=1))
-    write_file(out / SETTINGS_FILE, record.model_dump_json(indent=1))
-    samples = _batches(sources, Augmenter(chosen, skeleton), chosen)
-    with Progress(console=console) as progress:
-        return _Trainer(network, record, out, seen).run(samples, progress)
+        given["pretrained"] = str(weights)
+    return build_settings(given, read_config(config) if config else {}, str(config))
 
 
-def _load(
-    project: Project, parts: Split, settings: TrainSettings
-) -> tuple[list[Source], list[_Seen], list[str]]:
-    """Read the frames that train and the frames that validate."""
-    spec = settings.input
-
-    def see(pixels: NDArray[np.uint8], points: NDArray[np.float64]) -> _Seen:
-        return _Seen(*letterbox(pixels, spec), points)
-
-    def source(pixels: NDArray[np.uint8], points: NDArray[np.float64]) -> Source:
-        return prepare(pixels, points, spec)
-
-    sources, notes = load_frames(select(project, parts.train), settings.colour, source)
-    seen, more_notes = load_frames(select(project, parts.validation), settings.colour, see)
-    labelled = ~np.isnan(np.stack([source.points[:, 0] for source in sources]))
-    never = [name for k, name in enumerate(project.skeleton.names) if not labelled[:, k].any()]
-    if never:
-        raise InputError(
-            f"{project.root}: not labelled in any of the {len(sources)} frames to train on: "
-            f"{', '.join(never)}; label them in more frames, or take another seed or split"
-        )
-    if all(np.isnan(frame.points).all() for frame in seen):
-        raise InputError(f"{project.root}: no label in the {len(seen)} frames to validate on")
-    return sources, seen, [*notes, *more_notes]
+def _is_first() -> bool:
+    """Whether no other process trains this run: Lightning starts one for every further device."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
-def _batches(
-    sources: Sequence[Source], augmenter: Augmenter, settings: TrainSettings
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images (batch, channels, height, width) and points for ever, all frames in turn."""
-    rng = np.random.default_rng(settings.seed)
-    queue: list[int] = []
-    while True:
-        while len(queue) < settings.batch:
-            queue += rng.permutation(len(sources)).tolist()
-        chosen, queue = queue[: settings.batch], queue[settings.batch :]
-        samples = [augmenter(sources[index], rng) for index in chosen]
-        images = np.stack([image for image, _ in samples]).transpose(0, 3, 1, 2)
-        points = np.stack([points for _, points in samples])
-        yield torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(points)
+def _use_threads(settings: TrainSettings) -> None:
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+        cv2.setNumThreads(settings.threads)
 
 
-def _create(folder: Path) -> None:
+def _create(folder: Path, prepared: Prepared) -> None:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise RecordingError(f"{folder}: cannot be created: {error.strerror}") from error
+    write_file(folder / SPLIT_FILE, prepared.parts.model_dump_json(indent=1))
+    write_file(folder / SETTINGS_FILE, prepared.record.model_dump_json(indent=1))
 
 
-class _Trainer:
-    """The loop: step, average, check now and then, keep the best."""
-
-    def __init__(
-        self, network: nn.Module, record: RunRecord, folder: Path, seen: Sequence[_Seen]
-    ) -> None:
-        self.record = record
-        self.settings = record.settings
-        self.folder = folder
-        self.seen = seen
-        self.device = torch.device(str(record.trained_on["device"]))
-        self.network = network.to(self.device)
-        for parameter in self.network.parameters():
-            if parameter.dim() == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).eval()
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(),
-            self.settings.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=self.settings.weight_decay,
+def _fit(prepared: Prepared, settings: TrainSettings, out: Path, console: Console) -> RunRecord:
+    """Take all steps that are still to be taken."""
+    folder = RunFolder(out, prepared.record)
+    progress = Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=console,
+        disable=console.quiet or not _is_first(),
+    )
+    callbacks: list[Callback] = [folder, Bar(progress, folder)]
+    if settings.patience is not None:
+        callbacks.append(EarlyStopping("validation_px", patience=settings.patience))
+    checkpoint = out / CHECKPOINT_FILE
+    asked = folder.interrupted
+    with progress, _quiet(), _explained(settings, out), stop_on_interrupt(asked):
+        trainer = Trainer(
+            accelerator="auto",
+            devices=settings.devices,
+            strategy="ddp" if settings.devices > 1 else "auto",
+            precision=settings.precision,
+            max_epochs=1,
+            val_check_interval=settings.check_every,
+            num_sanity_val_steps=0,
+            log_every_n_steps=settings.check_every,
+            callbacks=callbacks,
+            plugins=[WholeFiles()],
+            logger=TensorBoardLogger(out, name=None, version=TENSORBOARD_FOLDER)
+            if settings.tensorboard
+            else False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=out,
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser,
-            self.settings.learning_rate,
-            total_steps=self.settings.steps,
-            pct_start=_WARM_UP,
-            cycle_momentum=False,
+        trainer.fit(
+            prepared.module,
+            training_loader(prepared.samples, trainer, settings.steps, settings.workers),
+            validation_loader(prepared.module.seen),
+            ckpt_path=checkpoint if checkpoint.is_file() else None,
+            weights_only=True,
         )
-        self.log: list[tuple[int, float, float]] = []
-        self.best_px = math.inf
-
-    def run(self, samples: Iterator[tuple[Tensor, Tensor]], progress: Progress) -> RunRecord:
-        """Take all steps and return the completed record."""
-        start_ns = now_ns()
-        steps = self.settings.steps
-        every = max(1, steps // self.settings.checks)
-        task = progress.add_task("training", total=steps)
-        losses: list[float] = []
-        for step in range(1, steps + 1):
-            losses.append(self._step(*next(samples)))
-            self._update_average(step)
-            if step % every == 0 or step == steps:
-                self._check(step, float(np.mean(losses)), (now_ns() - start_ns) / _NS_PER_MINUTE)
-                losses.clear()
-                progress.update(
-                    task,
-                    description=f"validation {self.log[-1][2]:.2f} px, best {self.best_px:.2f} px",
-                )
-            progress.advance(task)
-        return self.record
-
-    def _step(self, images: Tensor, points: Tensor) -> float:
-        self.network.train()
-        images = normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        heads = run_heads(self.network, images)
-        targets, labelled = draw_targets(
-            points.to(self.device),
-            heads[-1].shape[2],
-            heads[-1].shape[3],
-            self.settings.stride,
-            self.settings.sigma,
-        )
-        loss = torch.stack([masked_loss(maps, targets, labelled) for maps in heads]).sum()
-        if not math.isfinite(float(loss.detach())):
-            raise RtposeError(
-                f"training diverged: the loss is {float(loss.detach())}; "
-                f"lower the learning_rate, now {self.settings.learning_rate}"
-            )
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.schedule.step()
-        return float(loss.detach())
-
-    @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        """Move the averaged weights towards the newest; faster at first, to forget the start."""
-        keep = min(self.settings.averaging, step / (step + 10))
-        pairs = zip(
-            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-        )
-        for averaged, newest in pairs:
-            if averaged.is_floating_point():
-                averaged.lerp_(newest, 1 - keep)
-
-    def _check(self, step: int, loss: float, minutes: float) -> None:
-        """Take the validation error, log it, and keep the weights if they are the best so far."""
-        error_px = round(self.validation_px(), 4)
-        self.log.append((step, loss, error_px))
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerows([("step", "loss", "validation_px"), *self.log])
-        write_file(self.folder / LOG_FILE, table.getvalue())
-        update: dict[str, float] = {"minutes": round(minutes, 2)}
-        if error_px <= self.best_px:
-            self.best_px = error_px
-            update |= {"validation_px": error_px, "best_step": step}
-            weights = io.BytesIO()
-            state = {name: value.cpu() for name, value in self.average.state_dict().items()}
-            torch.save(state, weights)
-            write_file(self.folder / WEIGHTS_FILE, weights.getvalue())
-        self.record = self.record.model_copy(update=update)
-        write_file(self.folder / SETTINGS_FILE, self.record.model_dump_json(indent=1))
-
-    @torch.no_grad()
-    def validation_px(self) -> float:
-        """Return the mean error in px of the full frames; a missed keypoint is a diagonal off."""
-        spec = self.settings.maps
-        found, diagonals = [], []
-        for seen in self.seen:
-            image = torch.from_numpy(seen.image).permute(0, 3, 1, 2).to(self.device)
-            maps = run_heads(self.average, normalise(image))[-1][0].cpu().numpy()
-            found.append(decode(maps, spec, seen.placement))
-            diagonals.append(np.hypot(seen.placement.crop_width_px, seen.placement.crop_height_px))
-        errors = errors_px(found, [seen.points for seen in self.seen])
-        errors = np.where(np.isinf(errors), np.array(diagonals)[:, None], errors)
-        return float(np.nanmean(errors))
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # Lightning started this process to help; the first one reports
+    return folder.record
 
 
-def _describe_labels(project: Project, parts: Split) -> dict[str, str | int]:
-    digest = hashlib.sha256()
-    for frame in sorted(project.frames, key=lambda frame: frame.name):
-        digest.update(frame.name.encode() + np.round(frame.points, 3).astype("<f8").tobytes())
-    return {
-        "project": project.root.resolve().name,
-        "train": len(parts.train),
-        "validation": len(parts.validation),
-        "test": len(parts.test),
-        "sha256": digest.hexdigest(),
-    }
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Lightning warns of in vain."""
+    with warnings.catch_warnings():
+        # The setting `workers` says how many are wanted.
+        warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
+        # The loader begins at the trainer's step, which Lightning cannot know.
+        warnings.filterwarnings("ignore", ".*ended before the epoch ended", PossibleUserWarning)
+        # Its own call into torch, which has deprecated that name.
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        yield
 
 
-def _describe_weights(weights: Path | None) -> str:
-    if weights is None:
-        return "random"
-    return f"{weights.name}, sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()}"
-
-
-def _describe_machine() -> dict[str, str | int]:
-    return {
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+@contextmanager
+def _explained(settings: TrainSettings, out: Path) -> Iterator[None]:
+    """Say in our words what can go wrong outside of us."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(sign in text for sign in _NO_MEMORY):
+            raise
+        raise RtposeError(
+            f"out of memory with batches of {settings.batch} pictures of "
+            f"{settings.width_px}x{settings.height_px} px: lower the batch or the size "
+            f"({text.splitlines()[0] if text else 'no memory'})"
+        ) from error
+    except OSError as error:
+        raise RecordingError(f"{out}: cannot be written: {error}") from error

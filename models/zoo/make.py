@@ -1,21 +1,17 @@
-"""Make the committed models again: train, export, evaluate on frames that training never saw.
+"""Make a model of the zoo again: train, export, evaluate on frames that training never saw.
 
-``python models/zoo/make.py openfield-mouse PROJECT --weights FILE.pth --run runs/mouse``
-``python models/zoo/make.py synthetic-animal PROJECT --weights FILE.pth --run runs/synthetic``
+``python models/zoo/make.py NAME PROJECT --run runs/NAME [--weights FILE.pth]``
 
-PROJECT is the labelled open field (DeepLabCut's example ``openfield-Pranav-2018-10-30``), or what
-``models/synthetic_project.py`` wrote. FILE.pth holds MobileNetV2-0.35 weights in torchvision's
-layout. The ONNX file and the state dict are written into the run folder.
+NAME.toml beside this script holds the settings, and says which frames are held out. PROJECT is the
+labelled open field (DeepLabCut's example ``openfield-Pranav-2018-10-30``), the mirror mouse (of
+Lightning Pose), or what ``models/synthetic_project.py`` wrote. The ONNX file is written into the
+run folder; a run that was interrupted goes on.
 """
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
-import torch
 from rich.console import Console
 
 from rtpose.errors import RtposeError
@@ -23,59 +19,49 @@ from rtpose_train.evaluate import evaluate, record, show
 from rtpose_train.export import export
 from rtpose_train.train import train
 
+ZOO = Path(__file__).parent
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one model is made."""
-
-    name: str
-    species: str
-    size: tuple[int, int]
-    settings: dict[str, Any]
-    edges: tuple[tuple[str, str], ...] = ()
-    #: Beside this script; the project's own split.json if absent.
-    split: str = ""
-
-
-RECIPES = {
-    "openfield-mouse": Recipe(
-        name="openfield-mouse-mobilenetv2-0.35",
-        species="mouse",
-        size=(320, 240),
-        settings={"steps": 5000},
-        edges=(
-            ("snout", "leftear"),
-            ("snout", "rightear"),
-            ("leftear", "rightear"),
-            ("leftear", "tailbase"),
-            ("rightear", "tailbase"),
-        ),
-        split="openfield-mouse-split.json",
+#: Lines between keypoints, for projects that name none.
+EDGES = {
+    "openfield-mouse": (
+        ("snout", "leftear"),
+        ("snout", "rightear"),
+        ("leftear", "rightear"),
+        ("leftear", "tailbase"),
+        ("rightear", "tailbase"),
     ),
-    "synthetic-animal": Recipe(
-        name="synthetic-animal",
-        species="synthetic mouse",
-        size=(192, 144),
-        settings={"steps": 2500, "checks": 20},
+    "mirror-mouse": tuple(
+        (f"{a}_{view}", f"{b}_{view}")
+        for view in ("top", "bot")
+        for a, b in (("nose", "tailBase"), ("tailBase", "tailMid"))
     ),
+    "synthetic-animal": (),
 }
 
 
-def make(recipe: Recipe, project: Path, weights: Path, run: Path, console: Console) -> Path:
+def make(name: str, project: Path, run: Path, weights: Path | None, console: Console) -> Path:
     """Train, export and evaluate one model; return the ONNX file."""
-    split = Path(__file__).with_name(recipe.split) if recipe.split else project / "split.json"
+    animal = next(animal for animal in EDGES if name.startswith(animal))
+    held_out = ZOO / f"{animal}-split.json"
+    split = held_out if held_out.exists() else project / "split.json"
     train(
         project,
         run,
-        size=recipe.size,
+        config=ZOO / f"{name}.toml",
         weights=weights,
         split=split,
-        edges=recipe.edges,
+        edges=EDGES[animal],
+        resume=run.exists(),
         console=console,
-        **recipe.settings,
     )
-    model = export(run, name=recipe.name, species=recipe.species)
-    result = evaluate(model, project, split=split)
+    return finish(name, project, run, split, console)
+
+
+def finish(name: str, project: Path, run: Path, split: Path, console: Console) -> Path:
+    """Export what was trained, and write its error on the frames held out into its card."""
+    species = "synthetic mouse" if name.startswith("synthetic") else "mouse"
+    model = export(run, run / f"{name}.onnx", name=name, species=species)
+    result = evaluate(model, project, split=split, part="test")
     record(model, result, f"test of {split.name}")
     show(result, console)
     return model
@@ -86,18 +72,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", choices=RECIPES)
+    parser.add_argument("name", choices=sorted(file.stem for file in ZOO.glob("*.toml")))
     parser.add_argument("project", type=Path)
-    parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="run folder to create")
-    parser.add_argument("--threads", type=int, help="CPU threads; as many as cores if absent")
+    parser.add_argument("--weights", type=Path, help="what the features start from")
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-        cv2.setNumThreads(given.threads)
     console = Console()
     try:
-        model = make(RECIPES[given.recipe], given.project, given.weights, given.run, console)
+        model = make(given.name, given.project, given.run, given.weights, console)
     except RtposeError as error:
         console.print(f"error: {error}", style="red", markup=False)
         return error.exit_code

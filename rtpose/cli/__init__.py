@@ -29,6 +29,7 @@ from rtpose.errors import (
     OutputError,
     RtposeError,
 )
+from rtpose.estimator import Estimator
 from rtpose.interfaces import Output
 from rtpose.messages import Reply
 from rtpose.recorder import RecorderTask
@@ -194,6 +195,14 @@ def check_command(
     OUT.print(
         f"model {card.name} ({card.input.width_px}x{card.input.height_px}, "
         f"keypoints {', '.join(card.keypoints().names)}), from {model_path(rig)}",
+        highlight=False,
+    )
+    table = rig.model
+    estimator = Estimator(
+        model_path(rig), frame=card.input.shape[1:], provider=table.provider, threads=table.threads
+    )
+    OUT.print(
+        f"golden frames on {table.provider}: {estimator.verify():.0%} of the allowed difference",
         highlight=False,
     )
 

@@ -22,7 +22,14 @@ et al. 2019 (eLife 8:e47994), which evaluates the same correlation on a grid of 
 * A keypoint is valid if there is a peak and its confidence reaches the threshold. Below it x and y
   are still where the peak is, for offline use.
 
-`PeakDecoder` is the compiled version, `decode_reference` the same in plain NumPy.
+Models with *location refinement* (Insafutdinov et al. 2016, section 3.1; DeepLabCut) draw two more
+maps per keypoint: how far the keypoint lies from each cell, x and y. For them the place is the cell
+of the map's largest value, the first in reading order, as in DeepLabCut, plus what the offsets hold
+there; confidence is the map's value there. Nothing is filtered, and the other rules above hold. An
+offset that is not finite makes no peak.
+
+`PeakDecoder` is the compiled version, `decode_reference` the same in plain NumPy. Where a graph
+holds the decoder itself, `PeakPlacer` only brings its answers into the frame.
 """
 
 from typing import Any
@@ -33,17 +40,31 @@ from numpy.typing import NDArray
 from rtpose.errors import InputError
 from rtpose.peaks.geometry import (
     BORDER_SIGMA,
+    TRUSTED,
     Affine,
     MapGeometry,
     cells_to_frame,
     check,
+    check_request,
     contrast,
+    filter_matrix,
     half_gaussian,
 )
 from rtpose.peaks.kernel import LINES, decode_maps
 from rtpose.peaks.reference import decode_reference
+from rtpose.peaks.refined import decode_refined, place_peaks
 
-__all__ = ["Affine", "MapGeometry", "PeakDecoder", "decode_reference"]
+__all__ = [
+    "BORDER_SIGMA",
+    "TRUSTED",
+    "Affine",
+    "MapGeometry",
+    "PeakDecoder",
+    "PeakPlacer",
+    "contrast",
+    "decode_reference",
+    "filter_matrix",
+]
 
 _F32 = NDArray[np.float32]
 
@@ -54,7 +75,7 @@ class PeakDecoder:
     Parameters
     ----------
     maps : MapGeometry
-        Size, stride, offset and sigma of the maps.
+        Size, stride, offset and sigma of the maps; with `location_refinement`, offsets come too.
     keypoints : int
         Number of maps.
     to_frame : (ax, bx, ay, by)
@@ -95,7 +116,9 @@ class PeakDecoder:
         self._lines = np.zeros((LINES, max(maps.height, maps.width) + margins), np.float32)
         self._block = np.zeros((2, 3 * (maps.width + margins)), np.float32)
         self._response = np.zeros((maps.height, maps.width), np.float32)
-        self._accepted: tuple[Any, ...] = (None, None, None, None)
+        self._accepted: tuple[Any, ...] = (None, None, None, None, None, None)
+        self._scale = maps.location_refinement
+        self._offsets_shape = (2 * keypoints, maps.height, maps.width)
         self._numbers = np.array(
             [
                 *cells_to_frame(maps, to_frame),
@@ -111,29 +134,49 @@ class PeakDecoder:
         maps: NDArray[np.float32],
         keypoints_out: NDArray[np.float32],
         valid_out: NDArray[np.uint8],
+        offsets: NDArray[np.float32] | None = None,
     ) -> None:
         """Find the keypoints in a set of maps.
 
         Parameters
         ----------
         maps : ndarray of float32, shape (keypoints, height, width) or (1, keypoints, height, width)
-            C-contiguous; left as they are. Handing over the same three arrays every time saves
-            checking them again.
+            C-contiguous; left as they are. Handing over the same arrays every time saves checking
+            them again.
         keypoints_out : ndarray of float32, shape (keypoints, 3)
             Receives x, y in px of the full frame and confidence.
         valid_out : ndarray of uint8, shape (keypoints,)
             Receives 1 where a keypoint may be used.
+        offsets : ndarray of float32, shape (2 * keypoints, height, width), optional
+            Or with a 1 before it. Needed where the maps have a `location_refinement`: x and y of
+            keypoint 0, x and y of keypoint 1, ...
 
         Raises
         ------
         InputError
-            If an array has another shape or type.
+            If an array has another shape or type, or offsets are missing or not looked for.
         """
         # Arrays that were accepted are not looked at again: right after an inference, with nothing
         # of ours in the CPU's caches, that would take longer than decoding.
         known = self._accepted
-        if maps is not known[0] or keypoints_out is not known[2] or valid_out is not known[3]:
-            known = self._accept(maps, keypoints_out, valid_out)
+        if (
+            maps is not known[0]
+            or keypoints_out is not known[2]
+            or valid_out is not known[3]
+            or offsets is not known[4]
+        ):
+            known = self._accept(maps, keypoints_out, valid_out, offsets)
+        if self._scale is not None:
+            decode_refined(
+                known[1],
+                known[5],
+                self._scale,
+                self._numbers,
+                self._lines,
+                keypoints_out,
+                valid_out,
+            )
+            return
         decode_maps(
             known[1],
             self._taps,
@@ -146,14 +189,21 @@ class PeakDecoder:
         )
 
     def _accept(
-        self, maps: _F32, keypoints_out: _F32, valid_out: NDArray[np.uint8]
+        self,
+        maps: _F32,
+        keypoints_out: _F32,
+        valid_out: NDArray[np.uint8],
+        offsets: _F32 | None,
     ) -> tuple[Any, ...]:
-        planes = maps[0] if maps.shape == (1, *self.shape) else maps
-        keypoints = self.shape[0]
-        _require(planes, "maps", np.float32, self.shape)
-        _require(keypoints_out, "keypoints_out", np.float32, (keypoints, 3))
-        _require(valid_out, "valid_out", np.uint8, (keypoints,))
-        self._accepted = (maps, planes, keypoints_out, valid_out)
+        if (offsets is None) != (self._scale is None):
+            raise InputError(
+                f"offsets are {'missing' if offsets is None else 'given'}, "
+                f"and the maps' location_refinement is {self._scale}"
+            )
+        planes = _planes(maps, "maps", self.shape)
+        pairs = None if offsets is None else _planes(offsets, "offsets", self._offsets_shape)
+        _require_answers(keypoints_out, valid_out, self.shape[0])
+        self._accepted = (maps, planes, keypoints_out, valid_out, offsets, pairs)
         return self._accepted
 
     def warm_up(self) -> None:
@@ -163,7 +213,82 @@ class PeakDecoder:
             np.zeros(self.shape, np.float32),
             np.empty((keypoints, 3), np.float32),
             np.empty(keypoints, np.uint8),
+            None if self._scale is None else np.zeros(self._offsets_shape, np.float32),
         )
+
+
+class PeakPlacer:
+    """Bring peaks that a graph has found itself into full-frame pixels, like `PeakDecoder`.
+
+    Parameters
+    ----------
+    keypoints, to_frame, min_confidence
+        As for `PeakDecoder`.
+
+    Raises
+    ------
+    InputError
+        If a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        keypoints: int,
+        *,
+        to_frame: Affine = (1.0, 0.0, 1.0, 0.0),
+        min_confidence: float = 0.0,
+    ) -> None:
+        check_request(keypoints, to_frame, min_confidence)
+        self._keypoints = keypoints
+        self._numbers = np.array([*to_frame, min_confidence])
+        self._accepted: tuple[Any, ...] = (None, None, None, None)
+
+    def place(
+        self,
+        peaks: NDArray[np.float32],
+        values: NDArray[np.float32],
+        keypoints_out: NDArray[np.float32],
+        valid_out: NDArray[np.uint8],
+    ) -> None:
+        """Place the peaks.
+
+        Parameters
+        ----------
+        peaks : ndarray of float32, shape (1, keypoints, 2)
+            x, y in px of the model's input; NaN where there is none.
+        values : ndarray of float32, shape (1, keypoints)
+            Confidence.
+        keypoints_out, valid_out
+            As for `PeakDecoder.decode`.
+
+        Raises
+        ------
+        InputError
+            If an array has another shape or type.
+        """
+        known = self._accepted
+        if (
+            peaks is not known[0]
+            or values is not known[1]
+            or keypoints_out is not known[2]
+            or valid_out is not known[3]
+        ):
+            _require(peaks, "peaks", np.float32, (1, self._keypoints, 2))
+            _require(values, "values", np.float32, (1, self._keypoints))
+            _require_answers(keypoints_out, valid_out, self._keypoints)
+            self._accepted = (peaks, values, keypoints_out, valid_out)
+        place_peaks(peaks, values, self._numbers, keypoints_out, valid_out)
+
+
+def _planes(array: _F32, name: str, shape: tuple[int, ...]) -> _F32:
+    planes = array[0] if array.shape == (1, *shape) else array
+    _require(planes, name, np.float32, shape)
+    return planes
+
+
+def _require_answers(keypoints_out: _F32, valid_out: NDArray[np.uint8], keypoints: int) -> None:
+    _require(keypoints_out, "keypoints_out", np.float32, (keypoints, 3))
+    _require(valid_out, "valid_out", np.uint8, (keypoints,))
 
 
 def _require(

@@ -43,12 +43,23 @@ class MapGeometry(Protocol):
     def sigma(self) -> float:
         """Standard deviation of the Gaussian, in cells."""
 
+    @property
+    def location_refinement(self) -> float | None:
+        """Cells per unit of the offsets that come with the maps; None if none do."""
+
 
 def half_gaussian(sigma: float) -> NDArray[np.float64]:
     """Return the filter's weights at distance 0, 1, ...; on both sides together their sum is 1."""
     half = np.exp(-(np.arange(math.ceil(REACH_SIGMA * sigma) + 1) ** 2) / (2 * sigma**2))
     weights: NDArray[np.float64] = half / (2 * half.sum() - half[0])
     return weights
+
+
+def filter_matrix(cells: int, sigma: float) -> NDArray[np.float64]:
+    """Return the filter as a banded, symmetric matrix of shape (cells, cells)."""
+    half = half_gaussian(sigma)
+    distance = np.abs(np.subtract.outer(np.arange(cells), np.arange(cells)))
+    return np.where(distance < half.size, half[np.minimum(distance, half.size - 1)], 0.0)
 
 
 def contrast(cells: int, sigma: float) -> float:
@@ -67,16 +78,26 @@ def cells_to_frame(maps: MapGeometry, to_frame: Affine) -> Affine:
 
 def check(maps: MapGeometry, keypoints: int, to_frame: Affine, min_confidence: float) -> None:
     """Raise `InputError` if a number makes no sense."""
-    if keypoints < 1 or maps.width < 1 or maps.height < 1:
-        raise InputError(
-            f"{keypoints} maps of {maps.width}x{maps.height} cells: at least 1 of each is needed"
-        )
+    if maps.width < 1 or maps.height < 1:
+        raise InputError(f"maps of {maps.width}x{maps.height} cells: at least 1x1 is needed")
     if not 0 < maps.sigma <= 16 or not 0 < maps.stride < math.inf:
         raise InputError(
             f"maps with sigma {maps.sigma} (allowed: above 0, up to 16 cells) "
             f"and stride {maps.stride} (allowed: above 0)"
         )
-    if not all(map(math.isfinite, (*to_frame, maps.offset_px))):
-        raise InputError(f"offset {maps.offset_px} and to_frame {to_frame} must be finite numbers")
+    if not math.isfinite(maps.offset_px):
+        raise InputError(f"offset {maps.offset_px} must be a finite number")
+    scale = maps.location_refinement
+    if scale is not None and not 0 < scale < math.inf:
+        raise InputError(f"location_refinement is {scale} cells per unit, allowed: above 0")
+    check_request(keypoints, to_frame, min_confidence)
+
+
+def check_request(keypoints: int, to_frame: Affine, min_confidence: float) -> None:
+    """Raise `InputError` if a number makes no sense, whatever the maps are."""
+    if keypoints < 1:
+        raise InputError(f"{keypoints} maps: at least 1 is needed")
+    if not all(map(math.isfinite, to_frame)):
+        raise InputError(f"to_frame {to_frame} must be finite numbers")
     if not 0 <= min_confidence <= 1:
         raise InputError(f"min_confidence is {min_confidence}, allowed: 0 to 1")

@@ -37,7 +37,8 @@ _MAGNITUDE_BITS = np.int32(0x7FFFFFFF)
 _ROUNDING = np.float32(1 - 1e-5)
 
 
-def _compiled(function: _Function, **options: bool) -> _Function:
+def compiled(function: _Function, **options: bool) -> _Function:
+    """Compile a function that Python calls."""
     dispatcher: _Function = njit(
         cache=True, nogil=True, fastmath={"contract"}, error_model="numpy", **options
     )(function)
@@ -45,16 +46,19 @@ def _compiled(function: _Function, **options: bool) -> _Function:
 
 
 def _called(function: _Function) -> _Function:
-    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def _inlined(function: _Function) -> _Function:
-    # Handing an array to a function costs more than most of these functions do.
-    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+def inlined(function: _Function) -> _Function:
+    """Compile a function into those that call it.
+
+    Handing an array to a function costs more than most of these functions do.
+    """
+    return compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 
-@_inlined
-def _scan(plane: F32, row_max: F32, column_max: F32) -> int:
+@inlined
+def scan(plane: F32, row_max: F32, column_max: F32) -> int:
     """Write the largest value of every row and column, at least 0; return the row of the largest.
 
     Compares bit patterns: those of numbers that are not negative are integers in the same order,
@@ -82,7 +86,7 @@ def _scan(plane: F32, row_max: F32, column_max: F32) -> int:
     return top if magnitude < _INFINITY_BITS else -1
 
 
-@_inlined
+@inlined
 def _along(line: F32, taps: F32, reach: int, count: int, out: F32) -> None:
     """Filter the first `count` places of a line that has a margin before its first one."""
     middle = line[reach:]
@@ -95,7 +99,7 @@ def _along(line: F32, taps: F32, reach: int, count: int, out: F32) -> None:
             out[i] += weight * (before[i] + after[i])
 
 
-@_inlined
+@inlined
 def _fill(
     plane: F32, taps: F32, row: int, low: int, high: int, block: F32, lines: F32, response: F32
 ) -> None:
@@ -145,7 +149,7 @@ def _ensure(
             _fill(plane, taps, row, columns[0], columns[1], block, lines, response)
 
 
-@_inlined
+@inlined
 def _bound(plane: F32, taps: F32, lines: F32) -> None:
     """Bound the responses of every row and column by those to their largest values."""
     height, width = plane.shape
@@ -154,7 +158,7 @@ def _bound(plane: F32, taps: F32, lines: F32) -> None:
     _along(lines[COLUMN_MAX], taps, reach, width, lines[COLUMN_BOUND])
 
 
-@_inlined
+@inlined
 def _elsewhere(bound: F32, count: int, first: int, last: int, limit: np.float32) -> bool:
     """Return whether a bound reaches a limit at a place before `first` or after `last`."""
     reaching = 0
@@ -165,7 +169,7 @@ def _elsewhere(bound: F32, count: int, first: int, last: int, limit: np.float32)
     return reaching > 0
 
 
-@_inlined
+@inlined
 def _highest(
     response: F32, rows: tuple[int, int], columns: tuple[int, int]
 ) -> tuple[int, int, np.float32]:
@@ -205,7 +209,7 @@ def _search(
     return row, column, best
 
 
-@_inlined
+@inlined
 def _locate(
     plane: F32, taps: F32, top: int, block: F32, lines: F32, response: F32
 ) -> tuple[int, int, np.float32]:
@@ -234,13 +238,13 @@ def _locate(
     return row, column, best
 
 
-@_inlined
+@inlined
 def _triple(line: F32, place: int) -> tuple[float, float, float]:
     """Return a value between its two neighbours, in double precision."""
     return float(line[place - 1]), float(line[place]), float(line[place + 1])
 
 
-@_inlined
+@inlined
 def _paraboloid(response: F32, row: int, column: int) -> tuple[float, float]:
     """Return the top (x, y) of the least-squares paraboloid through 3x3 log responses, or NaN.
 
@@ -265,7 +269,7 @@ def _paraboloid(response: F32, row: int, column: int) -> tuple[float, float]:
     return column + dx, row + dy
 
 
-@_inlined
+@inlined
 def _parabola(triple: tuple[float, float, float], otherwise: float) -> float:
     """Return where the parabola through three logarithms has its top, from their middle."""
     if min(triple) <= 0.0:
@@ -296,7 +300,7 @@ def _beside_border(
     return peak
 
 
-@_inlined
+@inlined
 def _refine(
     plane: F32, taps: F32, row: int, column: int, margin: float, line: F32, response: F32
 ) -> tuple[float, float]:
@@ -319,8 +323,8 @@ def _refine(
     return x, y
 
 
-@_inlined
-def _stands_out(confidence: float, maxima: F32, contrast: float) -> bool:
+@inlined
+def stands_out(confidence: float, maxima: F32, contrast: float) -> bool:
     """Return whether a confidence is above the smallest maximum by a part of itself."""
     quietest = confidence
     for maximum in maxima:
@@ -328,7 +332,7 @@ def _stands_out(confidence: float, maxima: F32, contrast: float) -> bool:
     return confidence - quietest >= contrast * confidence
 
 
-@_compiled
+@compiled
 def decode_maps(
     maps: F32,
     taps: F32,
@@ -350,7 +354,7 @@ def decode_maps(
         keypoints[k, 2] = 0.0
         valid[k] = 0
         plane = maps[k]
-        top = _scan(plane, row_max, column_max)
+        top = scan(plane, row_max, column_max)
         if top < 0:
             continue
         _bound(plane, taps, lines)
@@ -363,8 +367,8 @@ def decode_maps(
         confidence = plane[nearest_row, nearest_column]
         if (
             confidence > 0.0
-            and _stands_out(confidence, row_max, row_contrast)
-            and _stands_out(confidence, column_max, column_contrast)
+            and stands_out(confidence, row_max, row_contrast)
+            and stands_out(confidence, column_max, column_contrast)
         ):
             keypoints[k, 0] = ax * x + bx
             keypoints[k, 1] = ay * y + by

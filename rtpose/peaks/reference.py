@@ -13,7 +13,7 @@ from rtpose.peaks.geometry import (
     cells_to_frame,
     check,
     contrast,
-    half_gaussian,
+    filter_matrix,
 )
 
 Array = NDArray[np.float64]
@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 def decode_reference(
     maps: NDArray[np.float32],
     geometry: MapGeometry,
+    offsets: NDArray[np.float32] | None = None,
     *,
     to_frame: Affine = (1.0, 0.0, 1.0, 0.0),
     min_confidence: float = 0.0,
@@ -33,6 +34,8 @@ def decode_reference(
     maps : ndarray, shape (keypoints, height, width)
     geometry, to_frame, min_confidence
         As for `PeakDecoder`.
+    offsets : ndarray, shape (2 * keypoints, height, width)
+        Where the geometry has a `location_refinement`.
 
     Returns
     -------
@@ -42,7 +45,13 @@ def decode_reference(
     """
     check(geometry, len(maps), to_frame, min_confidence)
     ax, bx, ay, by = cells_to_frame(geometry, to_frame)
-    keypoints = np.array([_peak(plane.astype(np.float64), geometry.sigma) for plane in maps])
+    planes, sigma = maps.astype(np.float64), geometry.sigma
+    if offsets is None or geometry.location_refinement is None:
+        keypoints = np.array([_peak(plane, sigma) for plane in planes])
+    else:
+        moves = offsets.astype(np.float64) * geometry.location_refinement
+        pairs = zip(planes, moves[0::2], moves[1::2], strict=True)
+        keypoints = np.array([_refined(*triple, sigma) for triple in pairs])
     found = np.isfinite(keypoints[:, 0])
     keypoints[:, :2] = keypoints[:, :2] * (ax, ay) + (bx, by)
     return keypoints, (found & (keypoints[:, 2] >= min_confidence)).astype(np.uint8)
@@ -52,7 +61,7 @@ def _peak(plane: Array, sigma: float) -> tuple[float, float, float]:
     """Return x, y (in cells) and confidence of one map's peak."""
     if not np.isfinite(plane).all():
         return math.nan, math.nan, 0.0
-    down, right = (_filter_matrix(cells, sigma) for cells in plane.shape)
+    down, right = (filter_matrix(cells, sigma) for cells in plane.shape)
     response = down @ plane @ right
     row, column = (int(i) for i in np.unravel_index(response.argmax(), response.shape))
     if response[row, column] <= 0:
@@ -88,6 +97,21 @@ def _peak(plane: Array, sigma: float) -> tuple[float, float, float]:
     return x, y, confidence
 
 
+def _refined(
+    plane: Array, move_x: Array, move_y: Array, sigma: float
+) -> tuple[float, float, float]:
+    """Return x, y (in cells) and confidence of one map's largest cell, moved by its offsets."""
+    nothing = math.nan, math.nan, 0.0
+    if not np.isfinite(plane).all():
+        return nothing
+    cell = np.unravel_index(plane.argmax(), plane.shape)
+    x, y = float(cell[1] + move_x[cell]), float(cell[0] + move_y[cell])
+    confidence = float(plane[cell])
+    if confidence <= 0 or not math.isfinite(x + y) or not _stands_out(confidence, plane, sigma):
+        return nothing
+    return x, y, confidence
+
+
 def _stands_out(confidence: float, plane: Array, sigma: float) -> bool:
     """Return whether a confidence is above the quietest row and the quietest column by enough."""
     quietest = (np.clip(plane.max(axis=axis).min(), 0, confidence) for axis in (1, 0))
@@ -95,12 +119,6 @@ def _stands_out(confidence: float, plane: Array, sigma: float) -> bool:
         confidence - quiet >= contrast(cells, sigma) * confidence
         for quiet, cells in zip(quietest, plane.shape, strict=True)
     )
-
-
-def _filter_matrix(cells: int, sigma: float) -> Array:
-    half = half_gaussian(sigma)
-    distance = np.abs(np.subtract.outer(np.arange(cells), np.arange(cells)))
-    return np.where(distance < half.size, half[np.minimum(distance, half.size - 1)], 0.0)
 
 
 def _top_of_paraboloid(block: Array) -> tuple[float, float] | None:

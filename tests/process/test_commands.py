@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import onnx
 import pytest
 
 from rtpose.client import PoseStream
 from rtpose.messages import TriggerEvent
+from rtpose.model_card import METADATA_KEY, ModelCard
+from rtpose.zoo import find_model
 
 RIG = """
 [cameras.arena]
@@ -38,7 +41,7 @@ type = "speed"
 keypoint = "tailbase"
 above_px_s = 1.0
 window_ms = 50.0
-when = "cross"
+when = "starts"
 output = "out.light"
 pulse_ms = 5.0
 """
@@ -165,3 +168,25 @@ def test_plugins_are_listed_for_people_and_programs() -> None:
     listed = json.loads(rtpose("list", "--json").stdout)
     assert listed["outputs"]["ttl"] == "rtpose_hardware.ttl:TtlOutput"
     assert rtpose("list", "spoons").returncode == 2
+
+
+def test_check_runs_the_golden_frames(tmp_path: Path) -> None:
+    rig = tmp_path / "rig.toml"
+    rig.write_text(RIG)
+    good = rtpose("check", str(rig))
+    assert good.returncode == 0, good.stderr
+    assert "golden frames on cpu" in good.stdout
+
+    graph = onnx.load(find_model("demo", tmp_path))
+    card = ModelCard.from_metadata({p.key: p.value for p in graph.metadata_props}, "demo")
+    values = [[value + 0.5 for value in frame] for frame in card.golden.values]
+    golden = card.golden.model_copy(update={"values": values})
+    wrong = card.model_copy(update={"golden": golden})
+    onnx.helper.set_model_props(graph, {METADATA_KEY: wrong.to_metadata()})
+    onnx.save(graph, tmp_path / "wrong.onnx")
+    rig.write_text(RIG.replace('path = "demo"', 'path = "wrong.onnx"'))
+    bad = rtpose("check", str(rig))
+    assert bad.returncode == 2
+    assert "answers otherwise than the model did when it was exported" in " ".join(
+        bad.stderr.split()
+    )

@@ -13,60 +13,35 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from labelled_spots import HEIGHT, WIDTH, write_spots
 from rich.console import Console
+from typer.testing import CliRunner
 
+from rtpose.cli import app
 from rtpose.errors import ConfigError, InputError, ModelError, RecordingError, RtposeError
 from rtpose.estimator import Estimator
 from rtpose.model_card import METADATA_KEY, ModelCard, golden_frames, place
-from rtpose_train.dataset import load_frames, read_image, read_project
+from rtpose_train.data.dataset import load_frames, read_image, read_project
+from rtpose_train.data.geometry import letterbox
 from rtpose_train.decode import decode
-from rtpose_train.evaluate import evaluate, main
-from rtpose_train.export import export, restore, run_onnx, run_torch
+from rtpose_train.evaluate import evaluate, record
+from rtpose_train.export import export, restore
+from rtpose_train.exporting.parity import run_graph, run_network
 from rtpose_train.files import write_file
-from rtpose_train.geometry import letterbox
-from rtpose_train.settings import read_record
 from rtpose_train.train import train
+from rtpose_train.training.config import EXAMPLE
+from rtpose_train.training.settings import read_record
 
-WIDTH, HEIGHT = 96, 64
 QUIET = Console(quiet=True)
 #: What a spot can be told by is its brightness: it may be turned, but not relit.
 EASY: dict[str, Any] = {
-    "flip": False,
+    "flip": "none",
     "contrast": 0.0,
     "brightness": 0.0,
+    "gamma": 1.0,
     "scale": 1.1,
     "shift": 0.1,
 }
-
-
-def _write_project(folder: Path, frames: int) -> Path:
-    """Write frames with a dark and a bright spot on noise; one label in ten is missing."""
-    rng = np.random.default_rng(0)
-    recording = folder / "labeled-data" / "spots"
-    recording.mkdir(parents=True)
-    (folder / "config.yaml").write_text(
-        "Task: spots\nscorer: me\ndate: d\nbodyparts:\n- dark\n- bright\nskeleton:\n"
-        "- [dark, bright]\nvideo_sets: {}\nproject_path: x\n"
-    )
-    rows = [["scorer"] + ["me"] * 4, ["bodyparts", "dark", "dark", "bright", "bright"]]
-    rows.append(["coords", "x", "y", "x", "y"])
-    columns, lines = np.arange(WIDTH), np.arange(HEIGHT)[:, None]
-    for number in range(frames):
-        points = rng.uniform((12, 12), (WIDTH - 13, HEIGHT - 13), (2, 2))
-        while np.hypot(*(points[0] - points[1])) < 16:
-            points = rng.uniform((12, 12), (WIDTH - 13, HEIGHT - 13), (2, 2))
-        image = rng.normal(120, 4, (HEIGHT, WIDTH))
-        for (x, y), height in zip(points, (-110, 110), strict=True):
-            image += height * np.exp(-((columns - x) ** 2 + (lines - y) ** 2) / (2 * 2.5**2))
-        name = f"img{number:03d}.png"
-        cv2.imwrite(str(recording / name), np.clip(image, 0, 255).astype(np.uint8))
-        cells = [f"{value:.3f}" for value in points.ravel()]
-        if number % 10 == 9:
-            cells[2:] = ["", ""]
-        rows.append([f"labeled-data/spots/{name}", *cells])
-    with (recording / "CollectedData_me.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,14 +55,16 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _write_project(tmp_path_factory.mktemp("data") / "spots", 40)
+    return write_spots(tmp_path_factory.mktemp("data") / "spots", 40)
 
 
 @pytest.fixture(scope="module")
 def run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained on the spots."""
     out = tmp_path_factory.mktemp("runs") / "spots"
-    train(project, out, size=(WIDTH, HEIGHT), steps=200, seed=1, console=QUIET, **EASY)
+    train(
+        project, out, size=(WIDTH, HEIGHT), steps=200, seed=1, checks=8, console=QUIET, augment=EASY
+    )
     return out
 
 
@@ -111,8 +88,8 @@ def test_the_exported_model_answers_as_torch_does(run: Path, model: Path, projec
     frames, _ = load_frames(
         read_project(project).frames, "gray", lambda pixels, _: letterbox(pixels, spec)[0][0]
     )
-    ours = run_onnx(str(model), np.stack(frames))
-    theirs = run_torch(network, np.stack(frames))
+    ours = run_graph(str(model), np.stack(frames))["maps"]
+    theirs = run_network(network, record.layout(), np.stack(frames))["maps"]
     assert np.abs(ours - theirs).max() <= 1e-3
     placement = place(spec, WIDTH, HEIGHT)
     for a, b in zip(ours, theirs, strict=True):
@@ -127,7 +104,7 @@ def test_evaluation_sees_what_the_live_service_sees(model: Path, project: Path) 
         pixels = np.asarray(cv2.imread(str(frame.image)), np.uint8)
         keypoints, _ = live.estimate(pixels)
         image, placement = letterbox(read_image(frame, "gray"), live.card.input)
-        offline = decode(run_onnx(str(model), image)[0], live.card.maps, placement)
+        offline = decode(run_graph(str(model), image)["maps"][0], live.card.maps, placement)
         np.testing.assert_allclose(offline, keypoints, atol=0.02)
 
 
@@ -141,7 +118,8 @@ def test_the_card_tells_everything_and_its_golden_answers_hold(model: Path) -> N
     assert session.get_outputs()[0].shape == [1, 2, card.maps.height, card.maps.width]
     assert card.provenance["labels"]["test"] == 4
     assert card.provenance["training"]["steps"] == 200
-    answers = run_onnx(str(model), golden_frames(card.input, card.golden.seed, card.golden.count))
+    frames = golden_frames(card.input, card.golden.seed, card.golden.count)
+    answers = run_graph(str(model), frames)["maps"]
     for maps, values in zip(answers, card.golden.values, strict=True):
         found = [float(maps[cell]) for cell in card.golden.cells]
         assert found == pytest.approx(values, abs=card.golden.tolerance)
@@ -153,16 +131,13 @@ def test_the_file_holds_no_path_of_this_machine(model: Path) -> None:
         assert str(path).encode() not in content
 
 
-def test_the_command_measures_and_records_the_error(
-    run: Path, model: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_error_on_unseen_frames_is_measured_and_recorded(
+    run: Path, model: Path, project: Path, tmp_path: Path
 ) -> None:
-    copy, result = tmp_path / "copy.onnx", tmp_path / "result.json"
+    copy = tmp_path / "copy.onnx"
     copy.write_bytes(model.read_bytes())
-    split = ["--frames", str(run / "split.json")]
-    arguments = [str(copy), str(project), *split, "--json", str(result), "--record"]
-    assert main(arguments) == 0
-    assert "bright" in capsys.readouterr().out
-    measured = json.loads(result.read_text())
+    measured = evaluate(copy, project, split=run / "split.json")
+    record(copy, measured, "test of split.json")
     assert measured["frames"] == 4
     assert measured["missed"] == 0
     assert measured["error_px"]["median"] < 1.0
@@ -174,23 +149,6 @@ def test_the_command_measures_and_records_the_error(
     assert validation["error_px"]["mean"] == pytest.approx(read_record(run).validation_px, abs=0.05)
 
 
-def test_a_seed_reproduces_a_run(project: Path, tmp_path: Path) -> None:
-    states = []
-    for name in ("a", "b"):
-        train(
-            project,
-            tmp_path / name,
-            size=(WIDTH, HEIGHT),
-            steps=20,
-            seed=7,
-            checks=1,
-            console=QUIET,
-        )
-        states.append(torch.load(tmp_path / name / "best.pt", weights_only=True))
-    for name, value in states[0].items():
-        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-6)
-
-
 def test_an_existing_run_folder_is_left_alone(run: Path, project: Path) -> None:
     before = (run / "best.pt").read_bytes()
     with pytest.raises(InputError, match="exists; name another folder"):
@@ -198,14 +156,10 @@ def test_an_existing_run_folder_is_left_alone(run: Path, project: Path) -> None:
     assert (run / "best.pt").read_bytes() == before
 
 
-def test_every_wrong_setting_is_reported_and_nothing_is_created(
-    project: Path, tmp_path: Path
-) -> None:
+def test_wrong_settings_are_reported_and_nothing_is_created(project: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         train(project, tmp_path / "out", batch=0, sigma=0.5, stepss=10, console=QUIET)
     assert {problem.where for problem in caught.value.problems} == {"batch", "sigma", "stepss"}
-    with pytest.raises(ConfigError, match="multiples of 16"):
-        train(project, tmp_path / "out", size=(100, 64), console=QUIET)
     assert not (tmp_path / "out").exists()
 
 
@@ -233,9 +187,60 @@ def test_a_keypoint_missing_from_the_frames_to_train_on_is_named(
         train(project, tmp_path / "out", size=(WIDTH, HEIGHT), split=split, console=QUIET)
 
 
-def test_damaged_models_and_cards_are_refused(
-    model: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("frames", "options", "words"),
+    [
+        (1, {}, "too few"),
+        (12, {"posture_graph": True}, "names no edges"),
+        (12, {"pretrained": "absent.pth"}, r"absent\.pth: no such file of weights"),
+        (12, {"split_by": "video"}, "video"),
+    ],
+    ids=["one-label", "no-edges", "no-weights", "one-video"],
+)
+def test_a_project_that_cannot_be_trained_on_says_why_and_nothing_is_created(
+    frames: int, options: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
+    project = write_spots(tmp_path / "spots", frames)
+    config = project / "config.yaml"
+    config.write_text(config.read_text().replace("- [dark, bright]", "").replace("skeleton:\n", ""))
+    with pytest.raises(InputError, match=words):
+        train(project, tmp_path / "out", console=QUIET, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_its_settings_and_draws_its_samples(
+    project: Path, tmp_path: Path
+) -> None:
+    printed = CliRunner().invoke(app, ["train", "--print-config"])
+    assert printed.exit_code == 0 and printed.output == EXAMPLE.read_text()
+    picture, config = tmp_path / "samples.png", tmp_path / "train.toml"
+    config.write_text(printed.output.replace("# batch = 8", "batch = 2"))
+    shown = CliRunner().invoke(
+        app, ["train", str(project), "--config", str(config), "--show-augmented", str(picture)]
+    )
+    assert shown.exit_code == 0, shown.output
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None and drawn.std() > 10
+    assert sorted(tmp_path.iterdir()) == [picture, config]
+    nothing = CliRunner().invoke(app, ["train", str(project)])
+    assert isinstance(nothing.exception, InputError)
+
+
+def test_the_run_folder_tells_what_was_trained_and_how(run: Path) -> None:
+    record = read_record(run)
+    assert record.settings.augment.rotation_deg == 180 and record.settings.checks == 8
+    assert record.finished and record.minutes > 0
+    assert record.trained_on["padded_to"] == f"{WIDTH}x{HEIGHT}"
+    with (run / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(25, 201, 25))
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 1e-6 < rates[0]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert any(file.name.startswith("events.") for file in (run / "tensorboard").iterdir())
+
+
+def test_damaged_models_and_cards_are_refused(model: Path, project: Path, tmp_path: Path) -> None:
     cut, bare, wrong = (tmp_path / f"{name}.onnx" for name in ("cut", "bare", "wrong"))
     cut.write_bytes(model.read_bytes()[:5000])
     graph = onnx.load(model)
@@ -246,23 +251,13 @@ def test_damaged_models_and_cards_are_refused(
     onnx.helper.set_model_props(graph, {})
     onnx.save(graph, bare)
     for file, words in (
-        (cut, "damaged"),
+        (cut, "not a model that ONNX Runtime can run"),
         (wrong, "model card is wrong: golden"),
         (bare, "no rtpose model card"),
-        (tmp_path / "absent.onnx", "no such model file"),
+        (tmp_path / "absent.onnx", "cannot be read"),
     ):
         with pytest.raises(ModelError, match=words):
             evaluate(file, project)
-        assert main([str(file), str(project)]) == 2
-        assert words in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_model_of_other_keypoints_is_refused(model: Path, tmp_path: Path) -> None:
-    other = _write_project(tmp_path / "other", 3)
-    file = other / "labeled-data" / "spots" / "CollectedData_me.csv"
-    file.write_text(file.read_text().replace("dark", "dim"))
-    with pytest.raises(InputError, match="dim"):
-        evaluate(model, other)
 
 
 def test_export_refuses_what_is_not_a_run_and_what_exists(

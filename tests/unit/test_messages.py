@@ -206,6 +206,14 @@ def test_a_damaged_packed_pose_is_refused_or_whole(pose: Pose, data: st.DataObje
         decode(pose.pack() + b"x")
 
 
+@pytest.mark.parametrize("shape", [(0, 10_001, 3), (10_001, 0, 3)])
+def test_a_packed_pose_of_more_than_any_holds_is_refused(shape: tuple[int, int, int]) -> None:
+    stamps = (1, 2, 3, None, 5, 6, 7, 8, 9)
+    pose = Pose("r", "top", *stamps, np.empty(shape, np.float32), np.empty(shape[:2], np.uint8))
+    with pytest.raises(MessageError, match="more than any pose holds"):
+        decode(pose.pack())
+
+
 @given(messages)
 def test_json_round_trip(message: AnyMessage) -> None:
     assert_same(decode(encode_json(message)), message, exact=False)

@@ -16,6 +16,15 @@ from rtpose.model_card import METADATA_KEY, InputSpec, ModelCard, golden_frames,
 GOLDEN_SHA256 = "17ed69cca33f2a8c86dc82c7ce53b98e76ca4294dba125b3c62bdf2029053d6b"
 
 
+MAPS = {"width": 16, "height": 12, "stride": 4, "sigma": 1.5}
+GOLDEN = {"seed": 1, "count": 1, "cells": [[0, 1, 2], [1, 3, 4]], "values": [[0.5, 0.25]]}
+
+
+def graph_golden(peaks: list[list[tuple[int, float, float, float]]]) -> dict[str, Any]:
+    golden = {"seed": 1, "count": 1, "cells": [], "values": [[]], "peaks": peaks}
+    return {"decode": "graph", "golden": golden}
+
+
 def card_data() -> dict[str, Any]:
     return {
         "card_version": 1,
@@ -23,9 +32,9 @@ def card_data() -> dict[str, Any]:
         "network": "mobilenetv2-0.35",
         "skeleton": {"names": ["nose", "tail"], "edges": [["nose", "tail"]], "pairs": []},
         "input": {"width_px": 64, "height_px": 48, "colour": "rgb"},
-        "maps": {"width": 16, "height": 12, "stride": 4, "sigma": 1.5},
+        "maps": MAPS,
         "min_confidence": 0.3,
-        "golden": {"seed": 1, "count": 1, "cells": [[0, 1, 2], [1, 3, 4]], "values": [[0.5, 0.25]]},
+        "golden": GOLDEN,
     }
 
 
@@ -39,6 +48,23 @@ def test_a_card_survives_the_file() -> None:
     assert again == card
     assert card.keypoints().edges == (("nose", "tail"),)
     assert card.input.shape == (1, 48, 64, 3)
+
+
+def test_a_card_from_before_there_were_choices_means_what_it_meant() -> None:
+    card = read(card_data())
+    assert (card.decode, card.precision, card.maps.location_refinement) == ("host", "fp32", None)
+    assert card.outputs() == {"maps": (1, 2, 12, 16)}
+
+
+def test_a_card_says_what_the_graph_ends_in() -> None:
+    offsets = {"maps": MAPS | {"location_refinement": 0.91}}
+    golden = {"golden": GOLDEN | {"offsets": [[[0.5, 0.25], [0, 0]]]}}
+    refined = read(card_data() | offsets | golden)
+    assert refined.outputs() == {"maps": (1, 2, 12, 16), "offsets": (1, 4, 12, 16)}
+    inside = read(card_data() | offsets | graph_golden([[(1, 1.0, 2.0, 0.5)]]))
+    assert inside.outputs() == {"peaks": (1, 2, 2), "peak_vals": (1, 2)}
+    again = ModelCard.from_metadata({METADATA_KEY: inside.to_metadata()}, "mouse.onnx")
+    assert again == inside
 
 
 @pytest.mark.parametrize(
@@ -55,6 +81,17 @@ def test_a_card_survives_the_file() -> None:
         ({"skeleton": {"names": ["nose"], "edges": [["nose", "ear"]]}}, "no keypoint 'ear'"),
         ({"golden": {"seed": 1, "count": 2, "cells": [], "values": [[]]}}, "one value per frame"),
         ({"golden": {"seed": 1, "count": 1, "cells": [], "values": [[0.5]]}}, "one value per"),
+        ({"decode": "gpu"}, "decode"),
+        ({"precision": "fp8"}, "precision"),
+        ({"decode": "graph"}, "golden peaks and no golden cells"),
+        (graph_golden([[(2, 1.0, 2.0, 0.5)]]), "keypoints that the skeleton does not have"),
+        (graph_golden([[(0, 1.0, 2.0, 0.5)], []]), "one list of peaks per frame"),
+        (graph_golden([[]]), "golden peaks and no golden cells"),
+        (graph_golden([[(0, 1.0, 2.0, 0.5)]]) | {"decode": "host"}, "no golden peaks are needed"),
+        ({"maps": MAPS | {"location_refinement": 0}}, "maps.location_refinement"),
+        ({"maps": MAPS | {"location_refinement": 1.0}}, "golden offsets are needed"),
+        ({"golden": GOLDEN | {"offsets": [[[0, 0], [0, 0]]]}}, "golden offsets are needed just"),
+        ({"golden": GOLDEN | {"offsets": [[[0, 0]]]}}, "one value per frame and cell"),
     ],
 )
 def test_a_wrong_card_is_refused_with_the_field(change: dict[str, Any], said: str) -> None:

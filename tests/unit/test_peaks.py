@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import rtpose.peaks
 from rtpose.errors import InputError
 from rtpose.model_card import MapsSpec
-from rtpose.peaks import Affine, PeakDecoder, decode_reference
+from rtpose.peaks import Affine, PeakDecoder, PeakPlacer, decode_reference
 
 F32 = NDArray[np.float32]
 AS_IT_IS: Affine = (1.0, 0.0, 1.0, 0.0)
@@ -112,6 +112,22 @@ def test_golden_vectors(
     assert keypoints[0, :2] == pytest.approx(truth, abs=tolerance)
     assert keypoints[0, 2] == pytest.approx(confidence, abs=1e-4)
     assert valid[0] == 1
+
+
+@given(
+    size=st.sampled_from([(48, 48), (40, 40), (48, 64), (96, 96), (60, 80)]),
+    sigma=st.floats(1.25, 3.0),
+    at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_inside_a_map_the_published_algorithm_is_equalled(
+    size: tuple[int, int], sigma: float, at: tuple[float, float]
+) -> None:
+    # Nearer to a border the published one is pulled inwards, see GOLDEN.
+    room = np.array(size[::-1]) - 1 - 8 * sigma
+    x, y = 4 * sigma + np.array(at) * room
+    plane = draw(*size, sigma, x, y)
+    theirs = published(plane, sigma)
+    assert decode(plane[None], sigma)[0][0, :2] == pytest.approx(theirs[:2], abs=0.01)
 
 
 # Sigma, noise, and the mean error in cells of a matched filter with 3x3 log-parabola that is
@@ -334,6 +350,101 @@ def test_decoding_allocates_nothing() -> None:
     # Numba makes a descriptor of each of the eight arrays that it is handed; nothing per map.
     assert after.alloc - before.alloc <= 8
     assert after.free - before.free == after.alloc - before.alloc
+
+
+# --------------------------------------------------------------------------- location refinement
+
+
+def refined_spec(maps: F32, sigma: float, scale: float = 1.0) -> MapsSpec:
+    return spec(maps, sigma, 4.0, 1.5).model_copy(update={"location_refinement": scale})
+
+
+def decode_with(
+    maps: F32, offsets: F32, geometry: MapsSpec, min_confidence: float = 0.0
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    decoder = PeakDecoder(geometry, len(maps), min_confidence=min_confidence)
+    keypoints, valid = np.empty((len(maps), 3), np.float32), np.empty(len(maps), np.uint8)
+    decoder.decode(maps, keypoints, valid, offsets)
+    return keypoints, valid
+
+
+@given(
+    scene=scenes(),
+    scale=st.sampled_from([1.0, 7.2801 / 8]),
+    spoiled=st.sampled_from([None, np.nan, np.inf]),
+    seed=st.integers(0, 99),
+)
+def test_the_compiled_refinement_equals_the_plain_reference(
+    scene: tuple[F32, float], scale: float, spoiled: float | None, seed: int
+) -> None:
+    maps, sigma = scene
+    rng = np.random.default_rng(seed)
+    offsets = rng.normal(0, 2, (2, *maps.shape[1:])).astype(np.float32)
+    if spoiled is not None:
+        offsets[0, maps.shape[1] // 2 :] = spoiled
+    geometry = refined_spec(maps, sigma, scale)
+    expected, expected_valid = decode_reference(maps, geometry, offsets, min_confidence=0.3)
+    keypoints, valid = decode_with(maps, offsets, geometry, 0.3)
+    np.testing.assert_allclose(keypoints, expected, atol=1e-3, rtol=1e-6)
+    assert valid.tolist() == expected_valid.tolist()
+
+
+@given(
+    size=st.tuples(st.integers(3, 40), st.integers(3, 40)),
+    at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_offsets_lead_from_the_largest_cell_to_the_keypoint(
+    size: tuple[int, int], at: tuple[float, float]
+) -> None:
+    height, width = size
+    x, y = at[0] * (width - 1), at[1] * (height - 1)
+    rows, columns = np.mgrid[:height, :width]
+    offsets = np.stack([x - columns, y - rows]).astype(np.float32)
+    maps = draw(height, width, 1.5, x, y)[None]
+    keypoints, valid = decode_with(maps, offsets, refined_spec(maps, 1.5))
+    assert keypoints[0, :2] == pytest.approx((4 * x + 1.5, 4 * y + 1.5), abs=1e-3)
+    assert keypoints[0, 2] == maps.max()
+    assert valid.tolist() == [1]
+
+
+def test_of_a_plateau_the_first_cell_is_taken() -> None:
+    plane = np.zeros((1, 12, 14), np.float32)
+    plane[0, 4:7, 5:9] = 0.75
+    keypoints, _ = decode_with(plane, np.zeros((2, 12, 14), np.float32), refined_spec(plane, 1.5))
+    assert keypoints[0].tolist() == [4 * 5 + 1.5, 4 * 4 + 1.5, 0.75]
+
+
+def test_offsets_are_never_left_out_or_ignored() -> None:
+    maps, offsets = np.zeros((2, 8, 9), np.float32), np.zeros((4, 8, 9), np.float32)
+    keypoints, valid = np.zeros((2, 3), np.float32), np.zeros(2, np.uint8)
+    with pytest.raises(InputError, match="offsets are given"):
+        PeakDecoder(spec(maps, 1.25), 2).decode(maps, keypoints, valid, offsets)
+    refining = PeakDecoder(refined_spec(maps, 1.25), 2)
+    with pytest.raises(InputError, match="offsets are missing"):
+        refining.decode(maps, keypoints, valid)
+    wrong: list[Any] = [offsets[:2], offsets.astype(np.float64), np.asfortranarray(offsets)]
+    for array in wrong:
+        with pytest.raises(InputError, match=r"offsets: .* expected contiguous"):
+            refining.decode(maps, keypoints, valid, array)
+    refining.decode(maps[None], keypoints, valid, offsets[None])
+    refining.warm_up()
+
+
+def test_peaks_are_placed_in_the_frame() -> None:
+    placer = PeakPlacer(4, to_frame=(2.0, 1.0, 4.0, -1.0), min_confidence=0.3)
+    peaks = np.array([[[3, 5], [np.nan, np.nan], [1, 2], [6, 7]]], np.float32)
+    values = np.array([[0.9, 0.8, 0.2, np.nan]], np.float32)
+    keypoints, valid = np.empty((4, 3), np.float32), np.empty(4, np.uint8)
+    placer.place(peaks, values, keypoints, valid)
+    expected = [[7, 19, 0.9], [np.nan, np.nan, 0], [3, 7, 0.2], [np.nan, np.nan, 0]]
+    np.testing.assert_allclose(keypoints, expected, rtol=1e-6)
+    assert valid.tolist() == [1, 0, 0, 0]
+    wrong: list[Any] = [(peaks[0], values), (peaks, values[0]), (peaks, values.astype(np.float64))]
+    for first, second in wrong:
+        with pytest.raises(InputError, match="expected contiguous"):
+            placer.place(first, second, keypoints, valid)
+    with pytest.raises(InputError, match="min_confidence is 2"):
+        PeakPlacer(4, min_confidence=2)
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:

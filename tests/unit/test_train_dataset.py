@@ -1,18 +1,14 @@
 """Every label lands on its own image, and what cannot be used is named with file and row."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rtpose.errors import InputError
-from rtpose_train.dataset import load_frames, mirror_pairs, read_project
-from rtpose_train.split import read_split, select, split_frames
+from rtpose_train.data.dataset import load_frames, read_image, read_project
 
 NAMES = ("snout", "leftear", "rightear")
 FULL = ["10", "20", "30.5", "20", "5", "6"]
@@ -64,7 +60,11 @@ def test_labels_keep_their_image_order_and_gaps(tmp_path: Path) -> None:
     assert found["labeled-data/day1/img2.png"][0] == [7, 8]
     assert np.isnan(found["labeled-data/day1/img2.png"][1]).all()
     levels, notes = load_frames(project.frames, "gray", lambda pixels, _: int(pixels[0, 0]))
-    assert [frame.image.name for frame in project.frames] == ["img9.png", "img10.png", "img2.png"]
+    assert [frame.name.split("/")[-1] for frame in project.frames] == [
+        "img9.png",
+        "img10.png",
+        "img2.png",
+    ]
     assert levels == [0, 1, 2]
     assert notes == []
 
@@ -82,7 +82,7 @@ def test_folder_configuration_and_label_file_are_the_same_project(
 def test_rows_without_any_label_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [("img1.png", FULL), ("img2.png", [""] * 6)]
     project = read_project(_project(tmp_path / "p", rows))
-    assert [frame.image.name for frame in project.frames] == ["img1.png"]
+    assert [frame.name.split("/")[-1] for frame in project.frames] == ["img1.png"]
     assert "1 frames without any label" in project.notes[0]
 
 
@@ -108,7 +108,7 @@ def test_paths_in_three_columns_are_read_or_refused(tmp_path: Path, count: int) 
             read_project(folder)
         return
     frame = read_project(folder).frames[0]
-    assert (frame.image.name, frame.points[2].tolist()) == ("img1.png", [5.0, 6.0])
+    assert (frame.name, frame.points[2].tolist()) == ("labeled-data/day1/img1.png", [5.0, 6.0])
 
 
 def test_missing_images_are_named_with_their_row_not_skipped(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_what_is_not_a_project_is_said(tmp_path: Path) -> None:
     (tmp_path / "none" / "labeled-data" / "day1" / "CollectedData_me.csv").unlink()
     for path, words in (
         ("absent", "no such project"),
-        ("empty", "not a DeepLabCut project"),
-        ("file.txt", "not a DeepLabCut project"),
+        ("empty", "empty: no labels; what is read: DeepLabCut"),
+        ("file.txt", "not a project of labels; what is read: DeepLabCut"),
         ("unlabelled", "no labelled frame"),
         ("none", "no labels"),
     ):
@@ -196,14 +196,55 @@ def test_two_label_files_for_the_same_images_are_refused(tmp_path: Path) -> None
         read_project(folder)
 
 
-def test_several_individuals_are_refused(tmp_path: Path) -> None:
-    folder = _project(tmp_path / "p", [("img1.png", PARTLY)])
+def _individuals(folder: Path, *names: str) -> Path:
+    """Turn a project into one of several animals, whose columns follow each other."""
+    file = folder / "labeled-data" / "day1" / "CollectedData_me.csv"
+    scorer, keypoints, coords, *rows = (line.split(",") for line in file.read_text().splitlines())
+    owners = ["individuals", *(name for name in names for _ in keypoints[1:])]
+    lines = [
+        [scorer[0], *scorer[1:] * len(names)],
+        owners,
+        [keypoints[0], *keypoints[1:] * len(names)],
+        [coords[0], *coords[1:] * len(names)],
+        *([row[0], *row[1:] * len(names)] for row in rows),
+    ]
+    file.write_text("\n".join(map(",".join, lines)))
+    return folder
+
+
+def test_one_of_several_individuals_can_be_chosen(tmp_path: Path) -> None:
+    rows = [("img1.png", FULL), ("img2.png", FULL), ("img3.png", [""] * 6)]
+    folder = _individuals(_project(tmp_path / "p", rows), "one", "two")
     file = folder / "labeled-data" / "day1" / "CollectedData_me.csv"
     lines = file.read_text().splitlines()
-    lines.insert(1, "individuals" + ",one" * 6)
+    lines[4] = lines[4].replace("10,20", "11,21", 1)  # only the first individual's snout
     file.write_text("\n".join(lines))
-    with pytest.raises(InputError, match="several individuals"):
+    with pytest.raises(InputError, match=r"several individuals.*choose one individual: one, two"):
         read_project(folder)
+    with pytest.raises(InputError, match="choose one individual: one, two"):
+        read_project(folder, individual="three")
+    one, two = (read_project(folder, individual=name) for name in ("one", "two"))
+    assert one.skeleton.names == two.skeleton.names == NAMES
+    assert [project.frames[0].points[0].tolist() for project in (one, two)] == [[11, 21], [10, 20]]
+    assert [frame.name[-8:] for frame in two.frames] == ["img1.png", "img2.png"]
+    assert two.notes == ("1 frames without any label of two left out",)
+
+
+def test_a_single_named_individual_needs_no_choice(tmp_path: Path) -> None:
+    folder = _individuals(_project(tmp_path / "p", [("img1.png", FULL)]), "only")
+    assert read_project(folder).frames[0].points[1].tolist() == [30.5, 20]
+
+
+def test_mixed_sizes_and_colours_are_read_as_a_camera_would(tmp_path: Path) -> None:
+    folder = _project(tmp_path / "p", [("img1.png", FULL), ("img2.png", FULL)])
+    recording = folder / "labeled-data" / "day1"
+    cv2.imwrite(str(recording / "img2.png"), np.full((80, 90, 3), (0, 0, 255), np.uint8))
+    frames = read_project(folder).frames
+    shapes, _ = load_frames(frames, "gray", lambda pixels, _: pixels.shape)
+    assert shapes == [(40, 60), (80, 90)]
+    assert read_image(frames[1], "rgb")[0, 0].tolist() == [255, 0, 0]
+    assert read_image(frames[1], "bgr")[0, 0].tolist() == [0, 0, 255]
+    assert read_image(frames[1], "gray")[0, 0] == 76  # OpenCV's weight of red
 
 
 @pytest.mark.data
@@ -220,47 +261,3 @@ def test_the_real_projects_are_read(data: Path) -> None:
     points = np.stack([frame.points for frame in mirror.frames])
     assert points.shape == (72, 17, 2)
     assert 0.05 < np.isnan(points[..., 0]).mean() < 0.15
-
-
-def test_mirror_pairs_come_from_the_names() -> None:
-    names = ["nose", "leftear", "rightear", "Paw_Left", "Paw_Right", "leftover"]
-    assert mirror_pairs(names) == (("leftear", "rightear"), ("Paw_Left", "Paw_Right"))
-
-
-@given(count=st.integers(3, 200), seed=st.integers(0, 1 << 32), data=st.data())
-def test_a_split_loses_no_frame_and_does_not_depend_on_order(
-    count: int, seed: int, data: st.DataObject
-) -> None:
-    names = [f"img{n:04d}.png" for n in range(count)]
-    split = split_frames(names, seed)
-    assert sorted([*split.train, *split.validation, *split.test]) == names
-    assert split.validation
-    assert split.test
-    assert split_frames(data.draw(st.permutations(names)), seed) == split
-
-
-def test_too_few_frames_to_split_is_said() -> None:
-    with pytest.raises(InputError, match="2 labelled frames: too few"):
-        split_frames(["a", "b"], 0)
-
-
-def test_a_split_file_is_checked(tmp_path: Path) -> None:
-    rows = [(f"img{n}.png", FULL) for n in range(3)]
-    project = read_project(_project(tmp_path / "p", rows))
-    a, b, c = (frame.name for frame in project.frames)
-    file = tmp_path / "split.json"
-    file.write_text(json.dumps({"train": [a], "validation": [b], "test": [c]}))
-    split = read_split(file, project)
-    assert [frame.name for frame in select(project, split.test)] == [c]
-    for wrong, words in (
-        ({"train": [a], "validation": ["img9.png"]}, "not labelled in .*img9.png"),
-        ({"train": [a, b], "validation": [b]}, "in more than one part"),
-        ({"train": [], "validation": [b]}, "needs frames"),
-        ({"training": [a], "validation": [b]}, "not a split"),
-    ):
-        file.write_text(json.dumps(wrong))
-        with pytest.raises(InputError, match=words):
-            read_split(file, project)
-    file.write_text("{")
-    with pytest.raises(InputError, match="not a split"):
-        read_split(file, project)

@@ -6,14 +6,10 @@ import pytest
 import torch
 
 from rtpose.errors import InputError, ModelError
-from rtpose_train.export import fold_norms, merge_first_bottleneck
-from rtpose_train.network import (
-    MobileNetV2,
-    PoseNet,
-    load_backbone,
-    scaled_channels,
-)
-from rtpose_train.registry import build_network
+from rtpose_train.exporting.deploy import fold_norms, merge_first_bottleneck
+from rtpose_train.networks.network import MobileNetV2, PoseNet, scaled_channels
+from rtpose_train.networks.registry import build_network
+from rtpose_train.networks.weights import load_backbone
 
 LAYOUT = Path("mobilenetv2-weights") / "torchvision-layout"
 
@@ -69,18 +65,24 @@ def test_torchvision_layout_weights_load_strictly(
 ) -> None:
     state = torch.load(data / LAYOUT / file, weights_only=True)
     MobileNetV2(width, last=last).load_state_dict(state, strict=True)
-    load_backbone(build_network(f"mobilenetv2-{width}", 4, 1, 4), data / LAYOUT / file, 1)
+    load_backbone(build_network(f"mobilenetv2-{width}", 4, 1, 4), data / LAYOUT / file, "gray")
 
 
-def test_grey_input_sees_what_colour_input_sees_of_a_grey_picture(tmp_path: Path) -> None:
+def test_every_colour_order_sees_the_same_picture(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(_torchvision_state(0.35), file)
     grey, colour = PoseNet(0.35, 2, 1).eval(), PoseNet(0.35, 2, 3).eval()
-    load_backbone(grey, file, 1)
-    load_backbone(colour, file, 3)
+    swapped = PoseNet(0.35, 2, 3).eval()
+    load_backbone(grey, file, "gray")
+    load_backbone(colour, file, "rgb")
+    load_backbone(swapped, file, "bgr")
     picture = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         features = grey.backbone(picture)[-1], colour.backbone(picture.expand(1, 3, 64, 64))[-1]
+    torch.testing.assert_close(*features, rtol=1e-4, atol=1e-4)
+    coloured = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        features = colour.backbone(coloured)[-1], swapped.backbone(coloured.flip(1))[-1]
     torch.testing.assert_close(*features, rtol=1e-4, atol=1e-4)
 
 
@@ -88,7 +90,7 @@ def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(_torchvision_state(0.5), file)
     with pytest.raises(ModelError, match="not the torchvision-layout weights"):
-        load_backbone(build_network("mobilenetv2-0.35", 4, 1, 4), file, 1)
+        load_backbone(build_network("mobilenetv2-0.35", 4, 1, 4), file, "gray")
 
 
 def test_files_that_are_not_weights_are_refused_unread(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_files_that_are_not_weights_are_refused_unread(tmp_path: Path) -> None:
     torch.save([1, 2, 3], other)
     for file in (junk, code, other, tmp_path / "absent.pth"):
         with pytest.raises(ModelError, match=file.name):
-            load_backbone(network, file, 1)
+            load_backbone(network, file, "gray")
 
 
 @pytest.mark.parametrize(

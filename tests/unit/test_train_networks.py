@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rtpose.errors import InputError, ModelError
-from rtpose_train.hourglass import StackedHourglass
-from rtpose_train.leap import Leap
-from rtpose_train.macs import count_macs
-from rtpose_train.network import MobileNetV2, PoseNet, load_backbone, run_heads
-from rtpose_train.registry import build_network, default_settings
-from rtpose_train.resnet import ResNet50, ResNetPose
-from rtpose_train.settings import build_settings
-from rtpose_train.stacked_densenet import StackedDenseNet, _Block
+from rtpose_train.networks.hourglass import StackedHourglass
+from rtpose_train.networks.leap import Leap
+from rtpose_train.networks.macs import count_macs
+from rtpose_train.networks.network import MobileNetV2, PoseNet, run_heads
+from rtpose_train.networks.registry import build_network, default_settings
+from rtpose_train.networks.resnet import ResNet50, ResNetPose
+from rtpose_train.networks.stacked_densenet import StackedDenseNet, _Block
+from rtpose_train.networks.weights import load_backbone
+from rtpose_train.training.config import build_settings
 
 NAMES = [
     "mobilenetv2-0.35",
@@ -212,7 +213,7 @@ def test_hourglass_has_the_published_parameter_count(
 
 @pytest.mark.parametrize(("stride", "parameters"), [(4, 23_891_906), (8, 24_804_290)])
 def test_resnet_has_the_published_parameter_count(stride: int, parameters: int) -> None:
-    network = ResNetPose(66, stride)
+    network = ResNetPose(66, stride=stride)
     keras_biases = 26_560  # of its convolutions, useless before a norm
     assert _parameters(network) + _running_statistics(network) + keras_biases == parameters
 
@@ -237,27 +238,17 @@ def test_resnet_starts_from_torchvision_weights_and_sees_grey_as_colour(
 ) -> None:
     file = tmp_path_factory.mktemp("weights") / "resnet.pth"
     torch.save({**ResNet50().state_dict(), "fc.weight": torch.zeros(1000, 2048)}, file)
-    network = ResNetPose(3).eval()
-    load_backbone(network, file, 1)
+    grey, colour = ResNetPose(3, 1).eval(), ResNetPose(3, 3).eval()
+    load_backbone(grey, file, "gray", "imagenet")
+    load_backbone(colour, file, "rgb", "imagenet")
     picture = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(network(picture), network(picture.expand(1, 3, 64, 64)))
+        features = grey.backbone(picture), colour.backbone(picture.expand(1, 3, 64, 64))
+    torch.testing.assert_close(*features, rtol=1e-4, atol=1e-4)
     with pytest.raises(ModelError, match="not the torchvision-layout weights"):
-        load_backbone(build_network("mobilenetv2-0.35", 3, 1, 4), file, 1)
+        load_backbone(build_network("mobilenetv2-0.35", 3, 1, 4), file, "gray")
     with pytest.raises(InputError, match="leave out the weights"):
-        load_backbone(build_network("stacked-densenet", 3, 1, 4), file, 1)
-
-
-@pytest.mark.parametrize("stride", [4, 8])
-def test_location_refinement_is_two_numbers_per_cell_and_keypoint(stride: int) -> None:
-    network = ResNetPose(3, stride, refinement=True).eval()
-    picture = torch.rand(2, 1, 40, 72)
-    with torch.no_grad():
-        maps, offsets = network.refine(picture)
-        torch.testing.assert_close(maps, network(picture))
-    assert offsets.shape == (2, 3, 2, 40 // stride, 72 // stride)
-    with pytest.raises(InputError, match="without location refinement"):
-        ResNetPose(3, stride).refine(picture)
+        load_backbone(build_network("stacked-densenet", 3, 1, 4), file, "gray")
 
 
 @pytest.mark.parametrize("width", [0.35, 0.5, 0.75, 1.0, 1.4])
@@ -287,28 +278,39 @@ def test_tensorflow_padding_centres_strided_convolutions_one_pixel_later() -> No
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_network_draws_the_maps_that_its_settings_promise(name: str, channels: int) -> None:
-    chosen = build_settings(
-        {"model": name, "width_px": 112, "height_px": 48, **default_settings(name)}
-    )
+    chosen = build_settings({"model": name, "width_px": 101, "height_px": 50})
     network = build_network(name, 5, channels, chosen.stride).eval()
     with torch.no_grad():
-        heads = run_heads(network, torch.zeros(2, channels, 48, 112))
+        heads = run_heads(network, torch.zeros(2, channels, 50, 101))
     assert {head.shape for head in heads} == {(2, 5, chosen.maps.height, chosen.maps.width)}
     assert len(heads) == (2 if name in {"stacked-densenet", "hourglass"} else 1)
 
 
 @settings(max_examples=12, deadline=None)
 @given(
-    name=st.sampled_from(["stacked-densenet-4x2", "hourglass-4x2", "leap"]),
+    name=st.sampled_from(
+        ["stacked-densenet-4x2", "hourglass-4x2", "leap", "mobilenetv2-0.35", "mobilenetv2-0.1-tf"]
+    ),
     width=st.integers(8, 80),
     height=st.integers(8, 80),
 )
-def test_padding_makes_any_size_fit(name: str, width: int, height: int) -> None:
+def test_padding_makes_any_size_fit_and_is_black_at_the_right_and_bottom(
+    name: str, width: int, height: int
+) -> None:
     stride = default_settings(name).get("stride", 4)
+    torch.manual_seed(0)
     network = build_network(name, 2, 1, stride).eval()
+    multiple = network.multiple
+    assert isinstance(multiple, int)
+    picture = torch.rand(1, 1, height, width) * 2 - 1
+    whole = torch.full((1, 1, height + -height % multiple, width + -width % multiple), -1.0)
+    whole[:, :, :height, :width] = picture
+    rows, columns = -(-height // stride), -(-width // stride)
     with torch.no_grad():
-        for maps in run_heads(network, torch.zeros(1, 1, height, width)):
-            assert maps.shape == (1, 2, -(-height // stride), -(-width // stride))
+        ours, padded = run_heads(network, picture), run_heads(network, whole)
+    for maps, more in zip(ours, padded, strict=True):
+        assert maps.shape == (1, 2, rows, columns)
+        torch.testing.assert_close(maps, more[:, :, :rows, :columns])
 
 
 def test_names_carry_growth_and_stacks() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from rtpose.cameras.synthetic import SyntheticArena
-from rtpose_train.dataset import load_frames, read_project
-from rtpose_train.split import read_split
+from rtpose_train.data.dataset import load_frames, read_project
+from rtpose_train.data.split import read_split
 
 SCRIPT = Path(__file__).parents[2] / "models" / "synthetic_project.py"
 

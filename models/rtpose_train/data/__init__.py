@@ -1,0 +1,1 @@
+"""Labelled frames: reading every format, and dividing them."""

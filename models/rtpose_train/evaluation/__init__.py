@@ -1,0 +1,1 @@
+"""How far off an exported model is, in figures, tables and pictures."""

@@ -1,0 +1,1 @@
+"""From labelled frames and settings to weights."""

@@ -1,0 +1,62 @@
+"""What precision and place of decoding cost and buy, on frames never trained on.
+
+``python models/studies/precision.py RUN PROJECT --out runs/precision``
+
+RUN is a run folder of the labelled open field. It is exported in every precision, decoded on the
+host and in the graph; int8 is calibrated on the frames that it was trained on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from rtpose.errors import RtposeError
+from rtpose_train.export import export
+from runs import judge, markdown
+
+from cost import latencies_ms  # isort: skip
+
+
+def main() -> int:
+    """Export what is missing and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the exported files")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    files: dict[str, Path] = {}
+    try:
+        for precision in ("fp32", "fp16", "int8"):
+            for place in ("host", "graph"):
+                file = given.out / f"{given.run.name}-{precision}-{place}.onnx"
+                if not file.exists():
+                    calibrate = given.project if precision == "int8" else None
+                    export(given.run, file, precision=precision, decode=place, calibrate=calibrate)
+                files[f"{precision}, {place}"] = file
+        errors = {name: judge(file, given.project)["error_px"] for name, file in files.items()}
+    except RtposeError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False)
+        return error.exit_code
+    times_ms = latencies_ms(files, rounds=10, runs=20)
+    rows = [
+        [
+            name,
+            *(f"{errors[name][key]:.2f}" for key in ("mean", "median", "p95")),
+            *(f"{time:.2f}" for time in np.percentile(times_ms[name], (50, 99))),
+            f"{file.stat().st_size / 1e6:.2f}",
+        ]
+        for name, file in files.items()
+    ]
+    header = ("precision, decoded in", "mean px", "median px", "p95 px", "p50 ms", "p99 ms", "MB")
+    Console().print(markdown(header, rows), markup=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
