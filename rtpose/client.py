@@ -253,6 +253,10 @@ class Commands:
         """Make every output safe and keep it so."""
         return self._requester.ask(Request(action="disarm"), self._timeout_s)
 
+    def start_trial(self) -> Reply:
+        """Begin a trial: triggers with ``once_per_trial`` may act again."""
+        return self._requester.ask(Request(action="trial"), self._timeout_s)
+
     def stop(self) -> Reply:
         """Make every output safe and end the run."""
         return self._requester.ask(Request(action="stop"), self._timeout_s)

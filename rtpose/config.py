@@ -14,6 +14,7 @@ from rtpose import plugins
 from rtpose.errors import ConfigError, InputError, Problem
 from rtpose.interfaces import IDENTIFIER_PATTERN, Camera, Output, OutputSettings, Settings, Trigger
 from rtpose.rig import (
+    ArenaTable,
     CameraCommon,
     CameraEntry,
     LatencyTable,
@@ -29,7 +30,7 @@ from rtpose.rig import (
 
 M = TypeVar("M", bound=BaseModel)
 
-_TABLES = ("cameras", "model", "stream", "latency", "recording", "outputs", "triggers")
+_TABLES = ("cameras", "model", "stream", "latency", "arena", "recording", "outputs", "triggers")
 
 
 def load_rig(path: Path) -> Rig:
@@ -87,6 +88,7 @@ class _Reader:
         model = self._table("model", ModelTable)
         stream = self._table("stream", StreamTable)
         latency = self._table("latency", LatencyTable)
+        arena = self._table("arena", ArenaTable)
         recording = self._table("recording", RecordingTable)
         cameras = self._entries("cameras", CameraCommon)
         outputs = self._entries("outputs", OutputCommon)
@@ -113,7 +115,7 @@ class _Reader:
             self._check_lines(output)
         for trigger in trigger_entries.values():
             self._check_target(trigger, output_entries)
-        if self._problems or not (model and stream and latency and recording):
+        if self._problems or not (model and stream and latency and arena and recording):
             raise ConfigError(self._problems)
         return Rig(
             self._path,
@@ -121,6 +123,7 @@ class _Reader:
             model,
             stream,
             latency,
+            arena,
             recording,
             output_entries,
             trigger_entries,

@@ -5,7 +5,7 @@ Whatever ends it, the outputs are made safe first.
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +13,8 @@ from typing import Any, Final
 from rtpose.actuators import Actuator, Line
 from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
-from rtpose.errors import NotReadyError, OutputError
-from rtpose.interfaces import Decision, Trigger
+from rtpose.errors import NotReadyError, OutputError, TriggerError
+from rtpose.interfaces import Decision
 from rtpose.loop import Loop, go_realtime
 from rtpose.messages import (
     Command,
@@ -26,33 +26,16 @@ from rtpose.messages import (
     TriggerEvent,
 )
 from rtpose.readiness import Readiness
-from rtpose.rig import Rig, TriggerEntry
+from rtpose.rig import Rig
 from rtpose.run_log import RunLog
 from rtpose.skeleton import Skeleton
+from rtpose.trigger_runner import TriggerRunner
 
 _PRIORITY: Final = 55
 _WAIT_MS: Final = 5
 _STATUS_INTERVAL_NS: Final = 1_000_000_000
 #: Poses that are taken before the loop looks at its clock again.
 _POSES_PER_TURN: Final = 16
-
-
-@dataclass
-class _Armed:
-    """One trigger at work.
-
-    Attributes
-    ----------
-    complaint : str
-        The last reason why a level was not given, so that it is said once and not with every pose.
-    """
-
-    entry: TriggerEntry
-    trigger: Trigger
-    actuator: Actuator
-    line: Line
-    complaint: str = ""
-    failure: str = ""
 
 
 def control(
@@ -99,7 +82,8 @@ class Control:
         self._poses = poses
         self._budget_ns = round(rig.latency.budget_ms * 1e6)
         self._actuators: dict[str, Actuator] = {}
-        self._triggers: list[_Armed] = []
+        self._triggers: list[TriggerRunner] = []
+        self._overruns_in_a_row = 0
         self._seq = 0
         self._command_id = 0
         self._armed = False
@@ -109,6 +93,7 @@ class Control:
             events=0,
             fires=0,
             acks=0,
+            unconfirmed=0,
             refused_by_output=0,
             refusals=0,
             overruns=0,
@@ -125,12 +110,9 @@ class Control:
             self._actuators[name] = Actuator(entry)
             self._actuators[name].open()
         for trigger_entry in self._rig.triggers.values():
-            trigger = trigger_entry.plugin(trigger_entry.settings)
-            trigger.prepare(self._skeleton)
-            output_name, line_name = trigger_entry.target
-            actuator = self._actuators[output_name]
+            actuator = self._actuators[trigger_entry.target[0]]
             self._triggers.append(
-                _Armed(trigger_entry, trigger, actuator, actuator.lines[line_name])
+                TriggerRunner(trigger_entry, actuator, self._skeleton, self._rig.arena.scale)
             )
         key = stream.curve_secret_key_file
         self._events = Publisher(
@@ -201,91 +183,134 @@ class Control:
     def _on_pose(self, pose: Pose) -> None:
         receive_ns = now_ns()
         self._loop.counters["poses"] += 1
-        for armed in self._triggers:
-            if armed.failure:
+        for runner in self._triggers:
+            if runner.failure:
                 continue
-            self._loop.doing(armed.entry.name.encode())
+            self._loop.doing(runner.name.encode())
             try:
-                decision = _checked(armed.trigger.update(pose))
-            except Exception as error:  # noqa: BLE001 - a user's code; it is disabled, recorded, published
-                self._disable(armed, error, pose, receive_ns)
-                continue
-            decide_ns = now_ns()
-            if decision is not Decision.NOTHING:
-                self._act(armed, decision, _Moment(pose, receive_ns, decide_ns))
+                decision = runner.update(pose)
+                moment = _Moment(pose, receive_ns, now_ns())
+                if decision is not Decision.NOTHING and not self._act(runner, decision, moment):
+                    runner.refused()
+            except TriggerError as error:
+                self._disable(runner, error, _Moment(pose, receive_ns, now_ns()))
         self._loop.doing(b"")
         self._readiness.take_pose(pose, now_ns())
 
-    def _disable(self, armed: _Armed, error: Exception, pose: Pose, receive_ns: int) -> None:
-        armed.failure = f"{type(error).__name__}: {error}"
-        armed.actuator.make_safe()
+    def _disable(
+        self, runner: TriggerRunner, error: TriggerError, moment: "_Moment | None" = None
+    ) -> None:
+        runner.failure = str(error)
+        runner.actuator.make_safe()
         self._tell(
             "trigger-failed",
             now_ns(),
-            armed,
-            _Moment(pose, receive_ns, now_ns()),
-            detail=f"{armed.failure}; disabled, output {armed.actuator.name} made safe",
+            runner,
+            moment,
+            detail=f"{runner.failure}; disabled, output {runner.actuator.name} made safe",
         )
 
-    def _act(self, armed: _Armed, decision: Decision, moment: "_Moment") -> None:
-        line = armed.line
+    def _tell_triggers(self, call: Callable[[TriggerRunner], None]) -> None:
+        """Call every trigger that works; one that raises is disabled."""
+        for runner in self._triggers:
+            if runner.failure:
+                continue
+            try:
+                call(runner)
+            except TriggerError as error:
+                self._disable(runner, error)
+
+    def _act(self, runner: TriggerRunner, decision: Decision, moment: "_Moment") -> bool:
+        """Do what a trigger wants; return False if that is refused."""
+        line = runner.line
+        holds = line.holder == runner.name
         if decision is Decision.LOW:
-            armed.complaint = ""
-            line.used_up = line.used_up and line.holder != armed.entry.name
-            if line.level and line.holder == armed.entry.name:
-                self._switch_off(line, "the condition ended", armed, moment)
-            return
-        if decision is Decision.HIGH and line.high_until_ns and line.holder == armed.entry.name:
-            return  # it is high already
-        reason = self._refusal(armed, moment)
+            runner.complaint = ""
+            line.used_up = line.used_up and not holds
+            if line.high_until_ns and holds:
+                self._switch_off(line, "the condition ended", runner, moment)
+            return True
+        if decision is Decision.HIGH and line.high_until_ns and holds:
+            return True  # it is high already
+        late = moment.decide_ns - moment.pose.start_ns > self._budget_ns
+        reason = self._refusal(runner, moment, late)
         if reason is not None:
             kind: EventKind
             kind, detail = reason
             # A level is asked for with every pose: say once why it is not given.
-            if decision is Decision.FIRE or armed.complaint != detail:
-                self._count_refusal(kind)
-                self._tell(kind, moment.decide_ns, armed, moment, detail=detail)
-            armed.complaint = detail if decision is Decision.HIGH else ""
-            return
-        armed.complaint = ""
-        self._switch_on(armed, decision, moment)
+            if decision is Decision.FIRE or runner.complaint != detail:
+                self._loop.counters["overruns" if kind == "overrun" else "refusals"] += 1
+                self._tell(kind, moment.decide_ns, runner, moment, detail=detail)
+            runner.complaint = detail if decision is Decision.HIGH else ""
+            if kind == "overrun":
+                self._count_overrun()
+            return False
+        self._overruns_in_a_row = 0
+        runner.complaint = ""
+        self._switch_on(runner, decision, moment, late)
+        return True
 
-    def _count_refusal(self, kind: EventKind) -> None:
-        self._loop.counters["overruns" if kind == "overrun" else "refusals"] += 1
+    def _count_overrun(self) -> None:
+        """Disarm, where the policy says so, after too many overruns in a row."""
+        latency = self._rig.latency
+        self._overruns_in_a_row += 1
+        if latency.policy == "disarm" and self._overruns_in_a_row >= latency.disarm_after:
+            self._disarm(f"{self._overruns_in_a_row} overruns of the budget in a row")
 
-    def _refusal(self, armed: _Armed, moment: "_Moment") -> tuple[EventKind, str] | None:
-        if not self._armed or not armed.actuator.armed:
+    def _refusal(
+        self, runner: TriggerRunner, moment: "_Moment", late: bool
+    ) -> tuple[EventKind, str] | None:
+        if not self._armed or not runner.actuator.armed:
             return "refused", "not armed"
-        if moment.decide_ns - moment.pose.start_ns > self._budget_ns:
-            return "overrun", f"the pose is older than budget_ms = {self._rig.latency.budget_ms:g}"
-        limit = armed.line.refusal(moment.decide_ns)
+        if late and self._rig.latency.policy != "fire":
+            return "overrun", self._lateness
+        limit = runner.line.refusal(moment.decide_ns)
         return None if limit is None else ("refused", limit)
 
-    def _switch_on(self, armed: _Armed, decision: Decision, moment: "_Moment") -> None:
-        line, pulse_ms = armed.line, armed.entry.common.pulse_ms
+    @property
+    def _lateness(self) -> str:
+        return f"the pose is older than budget_ms = {self._rig.latency.budget_ms:g}"
+
+    def _switch_on(
+        self, runner: TriggerRunner, decision: Decision, moment: "_Moment", late: bool
+    ) -> None:
+        line, pulse_ms = runner.line, runner.pulse_ms
         level = decision is Decision.HIGH
         width_us = line.max_on_us if level or pulse_ms is None else round(pulse_ms * 1000)
-        command, command_ns = armed.actuator.switch_on(
-            self._next_command(), line, width_us, armed.entry.name, level=level
+        command, command_ns = runner.actuator.switch_on(
+            self._next_command(), line, width_us, runner.name, level=level
         )
         self._loop.counters["fires"] += 1
+        words = runner.describe()
+        if late:
+            self._loop.counters["overruns"] += 1
         self._tell(
             "fire",
             moment.decide_ns,
-            armed,
+            runner,
             moment,
             command=command,
             command_ns=command_ns,
-            detail=_described(armed.trigger),
+            detail=f"OVERRUN: {self._lateness}; {words}" if late else words,
         )
 
     def _switch_off(
-        self, line: Line, why: str, armed: _Armed | None = None, moment: "_Moment | None" = None
+        self,
+        line: Line,
+        why: str,
+        runner: TriggerRunner | None = None,
+        moment: "_Moment | None" = None,
     ) -> None:
         decide_ns = now_ns() if moment is None else moment.decide_ns
         command, command_ns = self._actuators[line.output].switch_off(self._next_command(), line)
         self._tell(
-            "line-off", decide_ns, armed, moment, command=command, command_ns=command_ns, detail=why
+            "line-off",
+            decide_ns,
+            runner,
+            moment,
+            command=command,
+            command_ns=command_ns,
+            detail=why,
         )
 
     def _next_command(self) -> int:
@@ -317,7 +342,8 @@ class Control:
         for actuator in self._actuators.values():
             for ack in actuator.acks():
                 # A refusal moved nothing; silence is a fault, which the driver raises by itself.
-                self._loop.counters["acks" if ack.ok else "refused_by_output"] += 1
+                answered = "acks" if ack.confirmed else "unconfirmed"
+                self._loop.counters[answered if ack.ok else "refused_by_output"] += 1
                 full = ack.model_copy(update={"run": self._loop.run})
                 self._events.publish("ack", full)
                 self._log.append(full)
@@ -346,6 +372,9 @@ class Control:
                 reasons = list(error.reasons)
         elif request.action == "disarm":
             self._disarm("asked for")
+        elif request.action == "trial":
+            self._tell("trial-started", now_ns())
+            self._tell_triggers(TriggerRunner.start_trial)
         elif request.action == "stop":
             self._disarm("stop asked for")
             self._loop.stop_requested = True
@@ -366,9 +395,9 @@ class Control:
     def _hindrances(self) -> list[str]:
         """Return every reason why the rig must not be armed now."""
         reasons = [
-            f"trigger {armed.entry.name!r} failed: {armed.failure}"
-            for armed in self._triggers
-            if armed.failure
+            f"trigger {runner.name!r} failed: {runner.failure}"
+            for runner in self._triggers
+            if runner.failure
         ]
         reasons += self._readiness.hindrances(now_ns())
         if self._log.failure:
@@ -386,7 +415,9 @@ class Control:
                 self._disarm(f"output {actuator.name} did not arm")
                 raise NotReadyError([f"output {actuator.name!r}: {error}"]) from error
         self._armed = True
+        self._overruns_in_a_row = 0
         self._tell("armed", now_ns())
+        self._tell_triggers(TriggerRunner.start_session)
 
     def _disarm(self, why: str) -> None:
         for actuator in self._actuators.values():
@@ -400,7 +431,7 @@ class Control:
         self,
         kind: EventKind,
         decide_ns: int,
-        armed: _Armed | None = None,
+        runner: TriggerRunner | None = None,
         moment: "_Moment | None" = None,
         *,
         command: Command | None = None,
@@ -411,7 +442,7 @@ class Control:
             run=self._loop.run,
             seq=self._seq,
             kind=kind,
-            trigger=None if armed is None else armed.entry.name,
+            trigger=None if runner is None else runner.name,
             decide_ns=decide_ns,
             command=command,
             command_ns=command_ns,
@@ -466,16 +497,3 @@ class _Moment:
             "publish_ns": pose.publish_ns,
             "receive_ns": self.receive_ns,
         }
-
-
-def _checked(decision: object) -> Decision:
-    if not isinstance(decision, Decision):
-        raise TypeError(f"update() returned {decision!r}, which is not a Decision")
-    return decision
-
-
-def _described(trigger: Trigger) -> str:
-    try:
-        return str(trigger.describe())
-    except Exception as error:  # noqa: BLE001 - a user's code, after the command: only its words are lost
-        return f"describe() failed: {type(error).__name__}: {error}"

@@ -138,6 +138,19 @@ class Decision(enum.Enum):
     LOW = "low"  #: the line should be low now
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large the arena is in the picture.
+
+    Attributes
+    ----------
+    px_per_mm : float
+        Pixels of the full camera frame per millimetre of the arena's floor, > 0.
+    """
+
+    px_per_mm: float
+
+
 class Trigger(ABC):
     """A condition on poses: a pure function of the poses and times it has seen.
 
@@ -159,6 +172,25 @@ class Trigger(ABC):
     @abstractmethod
     def update(self, pose: Pose) -> Decision:
         """Take one pose and say what should happen."""
+
+    def calibrate(self, scale: Scale) -> None:  # noqa: B027 - most know no mm
+        """Take note of the arena's scale; called before `prepare`, if the rig has one."""
+
+    def start_session(self) -> None:  # noqa: B027 - most count nothing
+        """Begin to count anew what is counted per session; called when the rig is armed."""
+
+    def start_trial(self) -> None:  # noqa: B027 - most know no trials
+        """Begin to count anew what is counted per trial. A session begins with a trial."""
+
+    def refused(self) -> None:  # noqa: B027 - most count nothing
+        """Take note that the last decision did not reach the line; called right after it.
+
+        Not armed, older than the budget, or against a limit of the line: it does not count.
+        """
+
+    def delay_ms(self, rate_hz: float) -> float:
+        """Return by how much its filter delays poses at a frame rate, 0 without a filter."""
+        return 0.0
 
     @property
     def momentary(self) -> bool | None:

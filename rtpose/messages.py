@@ -161,6 +161,9 @@ class Ack(Message):
         The command that is answered.
     ok : bool
         False if the board refused; `detail` says why.
+    confirmed : bool
+        False if nothing on the other side answers: `ok` then says no more than that the bytes were
+        handed over, and `ack_ns` repeats when. Such an ack is no latency.
     command_ns, ack_ns : int
         When the bytes were handed to the operating system; when the answer was read.
     device_us : int or None
@@ -173,6 +176,7 @@ class Ack(Message):
     output: Name
     line: Name
     ok: bool
+    confirmed: bool = True
     command_ns: Ns
     ack_ns: Ns
     device_us: Count | None = None
@@ -189,6 +193,7 @@ EventKind = Literal[
     "line-off",  # control switched a line off on its own clock
     "trigger-failed",  # a trigger raised and is disabled
     "output-failed",
+    "trial-started",  # a client began a trial
     "stale",  # no fresh pose for longer than allowed
     "started",
     "stopped",
@@ -276,7 +281,7 @@ class Request(Message):
     """A rig controller's request to a running rig."""
 
     type_name: ClassVar[str] = "request"
-    action: Literal["status", "arm", "disarm", "stop"]
+    action: Literal["status", "arm", "disarm", "trial", "stop"]
 
 
 class Reply(Message):

@@ -133,7 +133,7 @@ class Collector:
 
     def _take_ack(self, ack: Ack) -> None:
         arrival_ns = self._fired_from_ns.pop(ack.command_id, None)
-        if ack.ok:
+        if ack.ok and ack.confirmed:
             self._stages["command_to_ack"].add((ack.ack_ns - ack.command_ns) / 1000)
             if arrival_ns is not None:
                 self._stages["arrival_to_ack"].add((ack.ack_ns - arrival_ns) / 1000)

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rtpose.interfaces import Camera, Output, OutputSettings, RigPath, Settings, Trigger
+from rtpose.interfaces import (
+    Camera,
+    Output,
+    OutputSettings,
+    RigPath,
+    Scale,
+    Settings,
+    Trigger,
+)
+from rtpose.skeleton import Skeleton
 
 Pixels = Annotated[int, Field(ge=0, le=100_000, strict=True)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
@@ -80,8 +89,12 @@ class LatencyTable(_Table):
     ----------
     budget_ms : float
         A pose older than this when the trigger has decided may not act.
-    policy : {'skip'}
-        What happens then: the decision is counted, published and recorded, and nothing is sent.
+    policy : {'skip', 'fire', 'disarm'}
+        What happens then; the decision is counted, published and recorded in any case. ``skip``:
+        nothing is sent. ``fire``: it acts all the same, and the event says so. ``disarm``: nothing
+        is sent, and after `disarm_after` such decisions in a row the rig is disarmed.
+    disarm_after : int
+        See `policy`.
     max_pose_gap_ms : float
         After this long without a pose within the budget, control switches every line off.
     realtime : bool
@@ -89,9 +102,28 @@ class LatencyTable(_Table):
     """
 
     budget_ms: Annotated[float, Field(gt=0, le=10_000)] = 50.0
-    policy: Literal["skip"] = "skip"
+    policy: Literal["skip", "fire", "disarm"] = "skip"
+    disarm_after: Annotated[int, Field(ge=1, le=1_000_000)] = 3
     max_pose_gap_ms: Annotated[float, Field(gt=0, le=60_000)] = 250.0
     realtime: bool = True
+
+
+class ArenaTable(_Table):
+    """``[arena]``: how large things are.
+
+    Attributes
+    ----------
+    px_per_mm : float, optional
+        Pixels of the full camera frame per millimetre of the arena's floor; triggers with
+        thresholds in mm need it.
+    """
+
+    px_per_mm: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
+
+    @property
+    def scale(self) -> Scale | None:
+        """The scale for triggers, if there is one."""
+        return None if self.px_per_mm is None else Scale(self.px_per_mm)
 
 
 class RecordingTable(_Table):
@@ -178,6 +210,22 @@ class TriggerEntry:
         output, _, line = self.common.output.partition(".")
         return output, line
 
+    def build(self, skeleton: Skeleton, scale: Scale | None) -> Trigger:
+        """Return the trigger, ready for poses.
+
+        Raises
+        ------
+        SkeletonError
+            If the model does not find its keypoints.
+        InputError
+            If it needs a scale and there is none.
+        """
+        trigger = self.plugin(self.settings)
+        if scale is not None:
+            trigger.calibrate(scale)
+        trigger.prepare(skeleton)
+        return trigger
+
 
 @dataclass(frozen=True)
 class Rig:
@@ -197,6 +245,7 @@ class Rig:
     model: ModelTable
     stream: StreamTable
     latency: LatencyTable
+    arena: ArenaTable
     recording: RecordingTable
     outputs: Mapping[str, OutputEntry]
     triggers: Mapping[str, TriggerEntry]
@@ -212,6 +261,7 @@ class Rig:
             "model": self.model.model_dump(),
             "stream": self.stream.model_dump(),
             "latency": self.latency.model_dump(),
+            "arena": self.arena.model_dump(),
             "recording": self.recording.model_dump(),
             "outputs": {name: entry(item) for name, item in self.outputs.items()},
             "triggers": {name: entry(item) for name, item in self.triggers.items()},

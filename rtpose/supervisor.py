@@ -24,12 +24,12 @@ from rtpose.clock import now_ns, utc_now
 from rtpose.control import control
 from rtpose.errors import (
     ConfigError,
+    InputError,
     NoReplyError,
     NotReadyError,
     Problem,
     ProcessFailedError,
     RecordingError,
-    SkeletonError,
 )
 from rtpose.estimator import read_card
 from rtpose.inference import inference
@@ -76,11 +76,11 @@ def check(rig: Rig) -> ModelCard:
     problems = []
     for name, entry in rig.triggers.items():
         where = f"{rig.source}: triggers.{name}"
-        trigger = entry.plugin(entry.settings)
         try:
-            trigger.prepare(card.keypoints())
-        except SkeletonError as error:
+            trigger = entry.build(card.keypoints(), rig.arena.scale)
+        except InputError as error:
             problems.append(Problem(where, str(error)))
+            continue
         has_width = entry.common.pulse_ms is not None
         if trigger.momentary is not None and trigger.momentary != has_width:
             what = "has no meaning for a level" if has_width else "missing: how long is a pulse?"

@@ -78,6 +78,7 @@ class UdpOutput(Output):
                 output=command.output,
                 line=command.line,
                 ok=True,
+                confirmed=False,
                 command_ns=sent_ns,
                 ack_ns=sent_ns,
                 detail="sent; the receiver does not answer",

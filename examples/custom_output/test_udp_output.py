@@ -30,6 +30,7 @@ class TestContract(OutputContract):
     plugin = UdpOutput
     settings: ClassVar[Mapping[str, Any]] = {"port": 5600}
     confirms = False
+    acknowledges = False
 
     @pytest.fixture
     def make_output(self, receiver: socket.socket) -> Callable[[], UdpOutput]:
@@ -60,6 +61,7 @@ def test_it_claims_no_more_than_it_knows(make_output: Callable[[], UdpOutput]) -
     output.arm()
     output.send(command(1, "laser", "pulse", 5000))
     (ack,) = output.acks()
+    assert not ack.confirmed
     assert (ack.device_us, ack.detail) == (None, "sent; the receiver does not answer")
     output.close()
     assert not output.is_safe

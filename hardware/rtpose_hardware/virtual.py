@@ -80,6 +80,13 @@ class VirtualBoard:
         if silent_ns is not None and silent_ns <= at_ns:
             self._beat_ns = None
 
+    def next_fall_ns(self) -> int | None:
+        """Return when the next line will fall if nobody says anything; None if all are low."""
+        if not self._high:
+            return None
+        fall_ns = min(until_ns for _, until_ns in self._high.values())
+        return fall_ns if self._beat_ns is None else min(fall_ns, self._beat_ns + self._watchdog_ns)
+
     def is_armed(self, at_ns: int) -> bool:
         """Return whether commands are accepted."""
         self.settle(at_ns)

@@ -61,6 +61,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 _DEMO_RIG = Path(__file__).parents[1] / "demo" / "rig.toml"
 _REFRESH_NS = 200_000_000
+#: Frame rates for which `rtpose check` states the delay of filters.
+_RATES_HZ = (30.0, 100.0)
 
 
 def main() -> None:
@@ -197,6 +199,11 @@ def check_command(
         f"keypoints {', '.join(card.keypoints().names)}), from {model_path(rig)}",
         highlight=False,
     )
+    for name, entry in rig.triggers.items():
+        trigger = entry.build(card.keypoints(), rig.arena.scale)
+        delays = " or ".join(f"{trigger.delay_ms(hz):.1f} ms at {hz:g} Hz" for hz in _RATES_HZ)
+        if trigger.delay_ms(_RATES_HZ[0]):
+            OUT.print(f"trigger {name}: its filter delays it by {delays}", highlight=False)
     table = rig.model
     estimator = Estimator(
         model_path(rig), frame=card.input.shape[1:], provider=table.provider, threads=table.threads

@@ -1,4 +1,4 @@
-"""Polygon and circle with exact borders: a point on the border is inside, whatever the rounding.
+"""Polygon, circle and rectangle: a point on the border is inside, whatever the rounding.
 
 The sign of a float64 expression is trusted where it is larger than its own rounding error; only
 the few points nearer to a border are decided in rational arithmetic. (The idea of the filter:
@@ -9,6 +9,7 @@ Discrete & Computational Geometry 18, 1997.)
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 Point = tuple[float, float]
 
@@ -60,6 +61,7 @@ class Polygon:
             (a, b) if (a[1], a[0]) <= (b[1], b[0]) else (b, a)
             for a, b in zip(corners, corners[1:] + corners[:1], strict=True)
         ]
+        self._corners = corners
         self._min_x, self._max_x = min(x for x, _ in corners), max(x for x, _ in corners)
         self._min_y, self._max_y = min(y for _, y in corners), max(y for _, y in corners)
 
@@ -83,6 +85,33 @@ class Polygon:
             if turn > 0 and y < b[1]:
                 inside = not inside
         return inside
+
+    def distance(self, x: float, y: float) -> float:
+        """Return how far a finite point is from the border, in px, rounded; 0 or more."""
+        return min(_distance_to_segment(a, b, x, y) for a, b in self._edges)
+
+    @property
+    def centre(self) -> Point:
+        """The centre of area; outside of the polygon if that is bent far enough."""
+        x0, y0 = self._corners[0]
+        doubled_area = sum_x = sum_y = 0.0
+        shifted = [(x - x0, y - y0) for x, y in self._corners]  # keeps the products small
+        for (ax, ay), (bx, by) in pairwise([*shifted, shifted[0]]):
+            cross = ax * by - bx * ay
+            doubled_area += cross
+            sum_x += (ax + bx) * cross
+            sum_y += (ay + by) * cross
+        return x0 + sum_x / (3 * doubled_area), y0 + sum_y / (3 * doubled_area)
+
+
+def _distance_to_segment(a: Point, b: Point, x: float, y: float) -> float:
+    along_x, along_y = b[0] - a[0], b[1] - a[1]
+    from_x, from_y = x - a[0], y - a[1]
+    squared = along_x * along_x + along_y * along_y
+    if squared == 0.0:  # so short that its square underflows
+        return math.hypot(from_x, from_y)
+    share = min(1.0, max(0.0, (from_x * along_x + from_y * along_y) / squared))
+    return math.hypot(from_x - share * along_x, from_y - share * along_y)
 
 
 def _check_simple(corners: Sequence[Point]) -> None:
@@ -162,3 +191,45 @@ class Circle:
             return squared < limit
         exact_dx, exact_dy = Fraction(x) - Fraction(self._x), Fraction(y) - Fraction(self._y)
         return exact_dx**2 + exact_dy**2 <= Fraction(self._radius) ** 2
+
+    def distance(self, x: float, y: float) -> float:
+        """Return how far a finite point is from the border, in px, rounded; 0 or more."""
+        return abs(math.hypot(x - self._x, y - self._y) - self._radius)
+
+    @property
+    def centre(self) -> Point:
+        """The centre."""
+        return self._x, self._y
+
+
+class Rectangle:
+    """A rectangle along the picture's axes: the border belongs to it.
+
+    Parameters
+    ----------
+    x, y, width, height : float
+        Upper left corner and size in px. The right and lower borders are at the float64 sums.
+    """
+
+    def __init__(self, x: float, y: float, width: float, height: float) -> None:
+        self._left, self._right = x, x + width
+        self._top, self._bottom = y, y + height
+
+    def contains(self, x: float, y: float) -> bool:
+        """Return whether a point lies inside or exactly on the border."""
+        return self._left <= x <= self._right and self._top <= y <= self._bottom
+
+    def distance(self, x: float, y: float) -> float:
+        """Return how far a finite point is from the border, in px, rounded; 0 or more."""
+        right, down = max(self._left - x, x - self._right), max(self._top - y, y - self._bottom)
+        if right <= 0 and down <= 0:
+            return -max(right, down)
+        return math.hypot(max(right, 0.0), max(down, 0.0))
+
+    @property
+    def centre(self) -> Point:
+        """The centre."""
+        return (self._left + self._right) / 2, (self._top + self._bottom) / 2
+
+
+Shape = Polygon | Circle | Rectangle

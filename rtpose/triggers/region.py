@@ -1,117 +1,142 @@
-"""``region``: a keypoint enters, leaves or is inside a part of the picture."""
+"""``region``: keypoints enter, leave, are inside or outside of a part of the picture."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from rtpose.interfaces import Decision, Settings, Trigger
-from rtpose.messages import Pose
+from rtpose.interfaces import Scale, Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.geometry import Circle, Polygon
-from rtpose.triggers.keypoint import KeypointReader
-
-#: No camera frame reaches as far.
-Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-#: TOML has arrays, not tuples.
-Corner = Annotated[tuple[Coordinate, Coordinate], Field(strict=False)]
-
-
-class CircleSettings(Settings):
-    """``circle = { x_px, y_px, radius_px }``."""
-
-    x_px: Coordinate
-    y_px: Coordinate
-    radius_px: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Keypoint,
+    Keypoints,
+    indices,
+)
+from rtpose.triggers.geometry import Point
+from rtpose.triggers.places import ShapeSettings
+from rtpose.triggers.sample import Sample
+from rtpose.triggers.trigger import ConditionTrigger, TriggerSettings
 
 
-class RegionSettings(Settings):
-    """``[triggers.<name>]`` with ``type = "region"``.
+class RegionSettings(ShapeSettings):
+    """A region (`ShapeSettings`) and who must be in it.
 
     Attributes
     ----------
-    keypoint : str
+    keypoint : str, optional
         A keypoint of the model.
-    polygon : list of [x, y], optional
-        Corners in order around the border, in px of the full camera frame.
-    circle : table, optional
-        ``x_px``, ``y_px``, ``radius_px``. Exactly one of `polygon` and `circle` is given.
-    when : {'enter', 'leave', 'inside'}
-        ``enter`` and ``leave`` ask for one pulse at the pose where the keypoint came in or went
-        out; ``inside`` asks for a high line as long as the keypoint is inside.
+    keypoints : list of str, optional
+        Several of them. Exactly one of `keypoint` and `keypoints` is given.
+    need : {'all', 'any'}, optional
+        Given with `keypoints` only: how many of them must be inside.
+    hysteresis_px : float
+        A keypoint that is inside stays inside until it is farther than this from the border.
     """
 
-    keypoint: Annotated[str, Field(min_length=1)]
-    polygon: Annotated[list[Corner], Field(max_length=500)] | None = None
-    circle: CircleSettings | None = None
-    when: Literal["enter", "leave", "inside"]
-
-    @field_validator("polygon")
-    @classmethod
-    def _simple(cls, corners: list[Corner] | None) -> list[Corner] | None:
-        if corners is not None:
-            Polygon(corners)
-        return corners
+    keypoint: Keypoint | None = None
+    keypoints: Keypoints | None = None
+    need: Literal["all", "any"] | None = None
+    hysteresis_px: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
-    def _one_shape(self) -> Self:
-        if (self.polygon is None) == (self.circle is None):
-            given = "neither" if self.polygon is None else "both"
-            raise ValueError(f"exactly one of polygon and circle is needed, {given} is given")
+    def _says_who(self) -> Self:
+        if (self.keypoint is None) == (self.keypoints is None):
+            given = "neither" if self.keypoint is None else "both"
+            raise ValueError(f"exactly one of keypoint and keypoints is needed, {given} is given")
+        if (self.keypoints is None) != (self.need is None):
+            raise ValueError('keypoints and need = "all" or "any" are given together')
         return self
 
-    def shape(self) -> Polygon | Circle:
-        """Return the region. Its border belongs to it, exactly."""
-        if self.circle is not None:
-            return Circle(self.circle.x_px, self.circle.y_px, self.circle.radius_px)
-        return Polygon(self.polygon or ())
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the keypoints."""
+        return (self.keypoint,) if self.keypoint is not None else tuple(self.keypoints or ())
 
 
-class RegionTrigger(Trigger):
-    """A keypoint and a region.
+class Region(Condition):
+    """Keypoints and a region; a point on its border is inside, exactly.
 
-    The first pose that shows the keypoint only tells where the animal is: one that starts inside
-    has not entered. A pose that does not show it changes nothing for ``enter`` and ``leave``, so an
-    animal that is lost outside and found inside has entered; ``inside`` asks for a low line then,
-    because a doubtful pose never holds a line high. A point on the border is inside.
-
-    Parameters
-    ----------
-    config : RegionSettings
-        The checked settings.
+    With several keypoints, one that is not found leaves the answer open where it could change it:
+    one that is inside is enough for ``any``, one that is outside for ``all`` not to be met.
     """
 
-    Config: ClassVar[type[Settings]] = RegionSettings
+    Config: ClassVar[type[ConditionSettings]] = RegionSettings
 
     def __init__(self, config: RegionSettings) -> None:
-        self._keypoint = KeypointReader(config.keypoint)
-        self._shape = config.shape()
-        self._when = config.when
-        self._inside: bool | None = None
-        self._position: tuple[float, float] | None = None
-
-    def prepare(self, skeleton: Skeleton) -> None:
-        """Look up the keypoint."""
-        self._keypoint.prepare(skeleton)
-
-    def update(self, pose: Pose) -> Decision:
-        """Take one pose and say what should happen."""
-        self._position = position = self._keypoint.position(pose)
-        if position is None:
-            return Decision.LOW if self._when == "inside" else Decision.NOTHING
-        was_inside, self._inside = self._inside, self._shape.contains(*position)
-        if self._when == "inside":
-            return Decision.HIGH if self._inside else Decision.LOW
-        changed = was_inside is not None and was_inside != self._inside
-        wanted = self._inside == (self._when == "enter")
-        return Decision.FIRE if changed and wanted else Decision.NOTHING
+        shape = config.shape()
+        if shape is None:
+            raise ValueError("the settings have no region")
+        self._shape = shape
+        self._names = config.names
+        self._all = config.need != "any"
+        self._hysteresis_px = config.hysteresis_px
+        self._indices: tuple[int, ...] = ()
+        self._last: Sample | None = None
+        self.reset()
 
     @property
-    def momentary(self) -> bool:
-        """Whether it gives pulses: with ``when = "enter"`` and ``"leave"``."""
-        return self._when != "inside"
+    def keypoints(self) -> tuple[str, ...]:
+        """Names of the keypoints it looks at."""
+        return self._names
+
+    def prepare(self, skeleton: Skeleton, scale: Scale | None) -> None:
+        """Look up the keypoints."""
+        self._indices = indices(skeleton, self._names)
+
+    def reset(self) -> None:
+        """Forget every sample."""
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Count as ended."""
+        self._inside = [False] * len(self._names)
+
+    def update(self, sample: Sample) -> bool | None:
+        """Take the next sample."""
+        self._last = sample
+        decided, missing = not self._all, False
+        answer = self._all
+        for number, index in enumerate(self._indices):
+            point = sample.points[index]
+            if point is None:
+                missing = True
+            elif self._is_inside(number, point) is decided:
+                answer = decided  # whatever the others do; they are asked for their hysteresis
+        return None if missing and answer is not decided else answer
+
+    def _is_inside(self, number: int, point: Point) -> bool:
+        inside = self._shape.contains(*point)
+        if not inside and self._hysteresis_px and self._inside[number]:
+            inside = self._shape.distance(*point) <= self._hysteresis_px
+        self._inside[number] = inside
+        return inside
 
     def describe(self) -> str:
-        """Say where the keypoint was in the last pose."""
-        if self._position is None:
-            return f"{self._keypoint.name} not found"
-        return f"{self._keypoint.name} at ({self._position[0]:.1f}, {self._position[1]:.1f}) px"
+        """Say where the keypoints were in the last pose."""
+        words = []
+        for name, index in zip(self._names, self._indices, strict=True):
+            point = None if self._last is None else self._last.points[index]
+            place = "not found" if point is None else f"at ({point[0]:.1f}, {point[1]:.1f}) px"
+            words.append(f"{name} {place}")
+        return ", ".join(words)
+
+
+class RegionTriggerSettings(TriggerSettings, RegionSettings):
+    """``[triggers.<name>]`` with ``type = "region"``: `RegionSettings` and `TriggerSettings`.
+
+    Attributes
+    ----------
+    when : {'enter', 'leave', 'inside', 'outside'}
+        ``enter`` and ``leave`` ask for a pulse at the pose where the keypoints came in or went out;
+        ``inside`` and ``outside`` ask for a high line as long as they are there.
+    """
+
+    when: Literal["enter", "leave", "inside", "outside"]
+
+
+class RegionTrigger(ConditionTrigger):
+    """A region as a trigger."""
+
+    Config: ClassVar[type[Settings]] = RegionTriggerSettings
+    condition_type: ClassVar[type[Condition]] = Region

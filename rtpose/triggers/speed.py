@@ -2,125 +2,149 @@
 
 import math
 from collections import deque
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from rtpose.interfaces import Decision, Settings, Trigger
-from rtpose.messages import Pose
+from rtpose.interfaces import Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.keypoint import KeypointReader
+from rtpose.triggers.condition import Condition, ConditionSettings, Keypoint, Quantity
+from rtpose.triggers.sample import Sample
+from rtpose.triggers.thresholds import BoundSettings, Positive, QuantityCondition
+from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
-Threshold = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+#: When a keypoint was where: start_ns, x, y in px.
+Fix = tuple[int, float, float]
 
 
-class SpeedSettings(Settings):
-    """``[triggers.<name>]`` with ``type = "speed"``.
+class WindowSettings(ConditionSettings):
+    """How a speed is taken.
+
+    Attributes
+    ----------
+    window_ms : float
+        The speed is the distance between where the keypoint is and where it was this long ago,
+        over the time between: longer is less noisy, and later by half of it.
+    max_gap_ms : float
+        How much longer than `window_ms` that time may be, where frames were dropped or the keypoint
+        was not found. Beyond it there is no speed.
+    """
+
+    window_ms: Annotated[float, Field(ge=1, le=60_000, allow_inf_nan=False)]
+    max_gap_ms: Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)] = 100.0
+
+
+class SpeedSettings(WindowSettings, BoundSettings):
+    """A keypoint, a window (`WindowSettings`), and thresholds.
 
     Attributes
     ----------
     keypoint : str
         A keypoint of the model.
-    above_px_s, below_px_s : float, optional
-        The condition, in px of the full frame per second. Exactly one is given; the threshold
-        itself does not meet it.
-    window_ms : float
-        The speed is the distance between where the keypoint is and where it was this long ago,
-        over the time between: longer is less noisy and later.
-    max_gap_ms : float
-        How much longer than `window_ms` that time may be, where frames were dropped or the keypoint
-        was not found. Beyond it there is no speed.
-    when : {'cross', 'while'}
-        ``cross`` asks for one pulse at the pose where the condition becomes true; ``while`` asks
-        for a high line as long as it is true.
+    above_px_s, below_px_s, above_mm_s, below_mm_s : float, optional
+        At least one; both in one unit mean between them. The thresholds themselves do not meet it.
+    hysteresis_px_s, hysteresis_mm_s : float, optional
+        Once met, it stays met until the speed is back by more than this.
     """
 
-    keypoint: Annotated[str, Field(min_length=1)]
-    above_px_s: Threshold | None = None
-    below_px_s: Annotated[Threshold, Field(gt=0)] | None = None
-    window_ms: Annotated[float, Field(ge=1, le=60_000, allow_inf_nan=False)]
-    max_gap_ms: Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)] = 100.0
-    when: Literal["cross", "while"]
-
-    @model_validator(mode="after")
-    def _one_threshold(self) -> Self:
-        if (self.above_px_s is None) == (self.below_px_s is None):
-            given = "neither" if self.above_px_s is None else "both"
-            raise ValueError(
-                f"exactly one of above_px_s and below_px_s is needed, {given} is given"
-            )
-        return self
+    UNITS: ClassVar[tuple[str, ...]] = ("px_s", "mm_s")
+    keypoint: Keypoint
+    above_px_s: Positive | None = None
+    below_px_s: Annotated[Positive, Field(gt=0)] | None = None
+    hysteresis_px_s: Positive | None = None
+    above_mm_s: Positive | None = None
+    below_mm_s: Annotated[Positive, Field(gt=0)] | None = None
+    hysteresis_mm_s: Positive | None = None
 
 
-class SpeedTrigger(Trigger):
-    """A keypoint and a threshold on its speed.
+class Lag:
+    """Where a keypoint was: the latest fix that is at least a window older than the newest.
 
-    The speed compares the newest pose with the latest one that is at least `window_ms` older, by
-    the poses' own start stamps, so that uneven and dropped frames do not bend it. There is no speed
-    until the window is filled, in a pose that does not show the keypoint, and where the pose to
-    compare with is older than `window_ms` + `max_gap_ms`. Without a speed ``while`` asks for a
-    low line and ``cross`` for nothing; the first speed that is known only tells the state: an
-    animal that already runs when the rig starts has not crossed.
+    By the poses' own stamps, so that uneven and dropped frames do not bend it.
 
     Parameters
     ----------
-    config : SpeedSettings
-        The checked settings.
+    window_ns, longest_ns : int
+        Shortest and longest time between the two; none is given where it would be longer.
     """
 
-    Config: ClassVar[type[Settings]] = SpeedSettings
+    def __init__(self, window_ns: int, longest_ns: int) -> None:
+        self._window_ns, self._longest_ns = window_ns, longest_ns
+        self._fixes: deque[Fix] = deque()  # oldest first; at most one is older than the window
 
-    def __init__(self, config: SpeedSettings) -> None:
-        self._keypoint = KeypointReader(config.keypoint)
-        self._above_px_s, self._below_px_s = config.above_px_s, config.below_px_s
-        self._window_ns = round(config.window_ms * 1e6)
-        self._longest_ns = self._window_ns + round(config.max_gap_ms * 1e6)
-        self._cross = config.when == "cross"
-        self._samples: deque[tuple[int, float, float]] = deque()  # start_ns, x, y; oldest first
-        self._speed_px_s: float | None = None
-        self._met: bool | None = None
+    def update(self, fix: Fix) -> tuple[Fix | None, list[Fix]]:
+        """Take the next fix; return the one before it by the window, and those now passed over."""
+        fixes, window_ns = self._fixes, self._window_ns
+        start_ns = fix[0]
+        fixes.append(fix)
+        passed = []
+        while len(fixes) > 2 and start_ns - fixes[1][0] >= window_ns:
+            passed.append(fixes.popleft())
+        oldest = fixes[0]
+        between_ns = start_ns - oldest[0]
+        return (oldest if window_ns <= between_ns <= self._longest_ns else None), passed
+
+    def reset(self) -> None:
+        """Forget every fix."""
+        self._fixes.clear()
+
+
+class Speed(Quantity):
+    """The speed of a keypoint in px/s, see `WindowSettings`.
+
+    There is none until the window is filled, in a pose that does not show the keypoint, and where
+    the pose to compare with is older than ``window_ms + max_gap_ms``.
+
+    Parameters
+    ----------
+    keypoint : str
+    window : WindowSettings
+    """
+
+    def __init__(self, keypoint: str, window: WindowSettings) -> None:
+        self.keypoints = (keypoint,)
+        window_ns, gap_ns = round(window.window_ms * 1e6), round(window.max_gap_ms * 1e6)
+        self._lag = Lag(window_ns, window_ns + gap_ns)
+        self._index = -1
 
     def prepare(self, skeleton: Skeleton) -> None:
         """Look up the keypoint."""
-        self._keypoint.prepare(skeleton)
+        self._index = skeleton.index(self.keypoints[0])
 
-    def update(self, pose: Pose) -> Decision:
-        """Take one pose and say what should happen."""
-        position = self._keypoint.position(pose)
-        speed = None if position is None else self._take(pose.start_ns, *position)
-        self._speed_px_s = speed
-        if speed is None:
-            return Decision.NOTHING if self._cross else Decision.LOW
-        was_met = self._met
-        if self._above_px_s is not None:
-            self._met = speed > self._above_px_s
-        elif self._below_px_s is not None:
-            self._met = speed < self._below_px_s
-        if not self._cross:
-            return Decision.HIGH if self._met else Decision.LOW
-        return Decision.FIRE if self._met and was_met is False else Decision.NOTHING
+    def reset(self) -> None:
+        """Forget every sample."""
+        self._lag.reset()
 
-    def _take(self, start_ns: int, x: float, y: float) -> float | None:
-        """Add a sample and return the speed in px/s, if there is one to compare with."""
-        samples = self._samples
-        if samples and start_ns <= samples[-1][0]:
-            samples.clear()  # time went back: what was seen before cannot be compared with
-        while len(samples) > 1 and start_ns - samples[1][0] >= self._window_ns:
-            samples.popleft()
-        samples.append((start_ns, x, y))
-        then_ns, then_x, then_y = samples[0]
-        elapsed_ns = start_ns - then_ns
-        if not self._window_ns <= elapsed_ns <= self._longest_ns:
+    def update(self, sample: Sample) -> float | None:
+        """Take the next sample."""
+        point = sample.points[self._index]
+        if point is None:
             return None
-        return math.hypot(x - then_x, y - then_y) * 1e9 / elapsed_ns
+        now = (sample.start_ns, *point)
+        then, _ = self._lag.update(now)
+        return None if then is None else speed_px_s(then, now)
 
-    @property
-    def momentary(self) -> bool:
-        """Whether it gives pulses: with ``when = "cross"``."""
-        return self._cross
 
-    def describe(self) -> str:
-        """Say how fast the keypoint was in the last pose."""
-        if self._speed_px_s is None:
-            return f"{self._keypoint.name}: speed not known"
-        return f"{self._keypoint.name} at {self._speed_px_s:.1f} px/s"
+def speed_px_s(then: Fix, now: Fix) -> float:
+    """Return the mean speed between two fixes of which the first is the earlier one."""
+    return math.hypot(now[1] - then[1], now[2] - then[2]) * 1e9 / (now[0] - then[0])
+
+
+class SpeedCondition(QuantityCondition):
+    """A speed against thresholds."""
+
+    Config: ClassVar[type[ConditionSettings]] = SpeedSettings
+
+    def __init__(self, config: SpeedSettings) -> None:
+        super().__init__(config, Speed(config.keypoint, config), f"{config.keypoint}: speed")
+
+
+class SpeedTriggerSettings(EventTriggerSettings, SpeedSettings):
+    """``type = "speed"``: `SpeedSettings` and `EventTriggerSettings`."""
+
+
+class SpeedTrigger(ConditionTrigger):
+    """A speed as a trigger."""
+
+    Config: ClassVar[type[Settings]] = SpeedTriggerSettings
+    condition_type: ClassVar[type[Condition]] = SpeedCondition

@@ -60,11 +60,14 @@ class OutputContract:
         The output, and the settings that it needs beside its lines.
     confirms
         Whether the device answers that its lines are low; one that cannot may never say `is_safe`.
+    acknowledges
+        Whether the device answers commands; where it does not, every ack must say so.
     """
 
     plugin: ClassVar[type[Output]]
     settings: ClassVar[Mapping[str, Any]] = {}
     confirms: ClassVar[bool] = True
+    acknowledges: ClassVar[bool] = True
 
     @pytest.fixture
     def make_output(self) -> Callable[[], Output]:
@@ -154,6 +157,7 @@ class OutputContract:
             got = [(a.command_id, a.output, a.line, a.ok, a.command_ns) for a in acks]
             assert got == sent, [a.detail for a in acks]
             assert all(a.command_ns <= a.ack_ns <= now_ns() for a in acks)
+            assert all(a.confirmed is self.acknowledges for a in acks)
             clock = [a.device_us for a in acks if a.device_us is not None]
             assert clock == sorted(clock)
         assert not armed.acks()
@@ -214,6 +218,94 @@ class OutputContract:
             pytest.fail(f"still armed long after its watchdog time of {watchdog_ms} ms")
         output.arm()
         assert not self.is_refused(output, command(100, "laser", "on", 1000))
+
+
+Edges = list[tuple[str, bool]]
+
+
+class HostTimedContract(OutputContract):
+    """What an output must do beyond that if the host times its pulses.
+
+    The lines are looked at from outside, through `edges`.
+    """
+
+    @pytest.fixture
+    def edges(self) -> Callable[[], Edges]:
+        """Return what tells how the lines changed so far, as ``(line, high)`` in order."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def unplug(self) -> Callable[[], None]:
+        """Return what takes the device away."""
+        raise NotImplementedError
+
+    def wait_for(self, edges: Callable[[], Edges], wanted: Edges) -> None:
+        deadline_ns = now_ns() + PATIENCE_NS
+        while edges() != wanted and now_ns() < deadline_ns:
+            pause(2)
+        assert edges() == wanted
+
+    def test_a_pulse_ends_though_nobody_calls(
+        self, armed: Output, edges: Callable[[], Edges]
+    ) -> None:
+        armed.send(command(1, "laser", "pulse", 20_000))
+        armed.send(command(2, "valve", "on", 40_000))
+        wanted = [("laser", True), ("valve", True), ("laser", False), ("valve", False)]
+        self.wait_for(edges, wanted)
+
+    def test_a_line_that_is_asked_for_again_and_again_falls_at_its_longest_on_time(
+        self, armed: Output, edges: Callable[[], Edges]
+    ) -> None:
+        started_ns = now_ns()
+        number = 0
+        while len(edges()) < 2 and now_ns() < started_ns + PATIENCE_NS:
+            number += 1
+            armed.send(command(number, "laser", "on", MAX_ON_US))
+            armed.beat()
+            pause(10)
+        assert edges()[:2] == [("laser", True), ("laser", False)]
+        assert now_ns() - started_ns >= MAX_ON_US * 1000
+
+    def test_a_pulse_on_a_high_line_is_refused(
+        self, armed: Output, edges: Callable[[], Edges]
+    ) -> None:
+        assert not self.is_refused(armed, command(1, "laser", "on", MAX_ON_US))
+        assert self.is_refused(armed, command(2, "laser", "pulse", 1000))
+        assert not self.is_refused(armed, command(3, "laser", "off", 0))
+        assert not self.is_refused(armed, command(4, "laser", "pulse", 1000))
+        self.wait_for(edges, [("laser", True), ("laser", False)] * 2)
+
+    @pytest.mark.parametrize("way_out", ["safe", "close"])
+    def test_every_way_out_lets_a_line_fall_at_once_and_for_good(
+        self, armed: Output, edges: Callable[[], Edges], way_out: str
+    ) -> None:
+        armed.send(command(1, "laser", "on", MAX_ON_US))
+        getattr(armed, way_out)()
+        wanted = [("laser", True), ("laser", False)]
+        self.wait_for(edges, wanted)
+        pause(MAX_ON_US / 1000 + 20)
+        assert edges() == wanted, "an old deadline came to life"
+
+    def test_unplugged_in_mid_command_it_raises_until_it_is_back(
+        self, armed: Output, unplug: Callable[[], None]
+    ) -> None:
+        armed.send(command(1, "laser", "on", MAX_ON_US))
+        unplug()
+        deadline_ns = now_ns() + PATIENCE_NS
+        with pytest.raises(OutputError):
+            while now_ns() < deadline_ns:
+                armed.acks()
+                armed.beat()
+                armed.send(command(2, "valve", "off", 0))
+                pause(1)
+        for call in (armed.beat, armed.arm):
+            with pytest.raises(OutputError):
+                call()
+        with pytest.raises(OutputError):
+            armed.send(command(3, "laser", "pulse", 1000))
+        armed.safe()
+        assert not armed.is_safe
+        armed.close()
 
 
 class TestVirtual(OutputContract):

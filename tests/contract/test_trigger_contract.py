@@ -20,11 +20,10 @@ import pytest
 from pydantic import ValidationError
 
 from rtpose.errors import SkeletonError
-from rtpose.interfaces import Decision, Trigger
+from rtpose.interfaces import Decision, Scale, Trigger
 from rtpose.messages import Pose
+from rtpose.plugins import available, load
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.region import RegionTrigger
-from rtpose.triggers.speed import SpeedTrigger
 
 FRAME_PX = (640, 480)
 RATE_HZ = 100
@@ -80,11 +79,14 @@ class TriggerContract:
         The trigger, and settings that fit `skeleton`.
     skeleton
         Keypoints that the settings speak of.
+    scale
+        Of the arena.
     """
 
     plugin: ClassVar[type[Trigger]]
     settings: ClassVar[Mapping[str, Any]] = {}
     skeleton: ClassVar[Skeleton] = Skeleton(("snout", "leftear", "rightear", "tailbase"))
+    scale: ClassVar[Scale] = Scale(px_per_mm=3.0)
 
     @pytest.fixture
     def poses(self) -> list[Pose]:
@@ -93,6 +95,7 @@ class TriggerContract:
 
     def trigger(self) -> Trigger:
         trigger = self.unprepared()
+        trigger.calibrate(self.scale)
         trigger.prepare(self.skeleton)
         return trigger
 
@@ -110,8 +113,10 @@ class TriggerContract:
             self.plugin.Config.model_validate({**self.settings, "no_such_setting": 1})
 
     def test_a_model_without_its_keypoints_is_refused(self) -> None:
+        trigger = self.unprepared()
+        trigger.calibrate(self.scale)
         with pytest.raises(SkeletonError):
-            self.unprepared().prepare(Skeleton(("no_such_keypoint",)))
+            trigger.prepare(Skeleton(("no_such_keypoint",)))
 
     def test_the_suite_gives_it_something_to_decide(self, poses: list[Pose]) -> None:
         wanted = set(self.decisions(poses))
@@ -171,6 +176,25 @@ class TriggerContract:
             else:
                 assert trigger.update(lost) not in (Decision.FIRE, Decision.HIGH)
 
+    def test_what_it_says_it_gives_is_what_it_gives(self, poses: list[Pose]) -> None:
+        trigger = self.trigger()
+        given = {trigger.update(pose) for pose in poses}
+        if trigger.momentary is not None:
+            assert (Decision.HIGH if trigger.momentary else Decision.FIRE) not in given
+        assert trigger.delay_ms(RATE_HZ) >= 0
+
+    def test_sessions_trials_and_refusals_come_at_any_time(self, poses: list[Pose]) -> None:
+        trigger = self.trigger()
+        for i, pose in enumerate(poses):
+            decision = trigger.update(pose)
+            assert isinstance(decision, Decision)
+            if i % 3 == 0:
+                trigger.refused()
+            if i % 50 == 10:
+                trigger.start_trial()
+            if i % 100 == 20:
+                trigger.start_session()
+
     def test_it_describes_its_last_decision_in_a_few_words(self, poses: list[Pose]) -> None:
         trigger = self.trigger()
         assert len(trigger.describe()) <= 200
@@ -180,50 +204,142 @@ class TriggerContract:
 
 
 CORNERS = [[300, 10], [630, 10], [630, 470], [320, 470]]
+REGION: dict[str, Any] = {"type": "region", "keypoint": "snout", "polygon": CORNERS}
+FAST: dict[str, Any] = {
+    "type": "speed",
+    "keypoint": "tailbase",
+    "above_px_s": 900,
+    "window_ms": 50,
+}
 
-
-class TestRegionEnter(TriggerContract):
-    plugin = RegionTrigger
-    settings: ClassVar[Mapping[str, Any]] = {
-        "keypoint": "snout",
-        "polygon": CORNERS,
-        "when": "enter",
-    }
-
-
-class TestRegionLeave(TriggerContract):
-    plugin = RegionTrigger
-    settings: ClassVar[Mapping[str, Any]] = {
+#: Every built-in kind, in each of its ways, with some of what stands around a condition.
+BUILT_IN: dict[str, dict[str, Any]] = {
+    "region-enter": {**REGION, "when": "enter"},
+    "region-leave": {
+        "type": "region",
         "keypoint": "tailbase",
         "circle": {"x_px": 320, "y_px": 240, "radius_px": 150},
         "when": "leave",
-    }
-
-
-class TestRegionInside(TriggerContract):
-    plugin = RegionTrigger
-    settings: ClassVar[Mapping[str, Any]] = {
+        "refractory_ms": 50,
+    },
+    "region-inside": {**REGION, "when": "inside", "hysteresis_px": 5, "missing": "safe"},
+    "region-outside-any": {
+        "type": "region",
+        "keypoints": ["snout", "tailbase"],
+        "need": "any",
+        "rectangle": {"x_px": 100, "y_px": 100, "width_px": 400, "height_px": 200},
+        "when": "outside",
+        "dwell_ms": 30,
+    },
+    "distance-starts": {
+        "type": "distance",
         "keypoint": "snout",
-        "polygon": CORNERS,
-        "when": "inside",
-    }
-
-
-class TestSpeedCross(TriggerContract):
-    plugin = SpeedTrigger
-    settings: ClassVar[Mapping[str, Any]] = {
+        "to_keypoint": "tailbase",
+        "below_px": 200,
+        "hysteresis_px": 20,
+        "when": "starts",
+    },
+    "distance-while-mm": {
+        "type": "distance",
         "keypoint": "snout",
-        "above_px_s": 900,
-        "window_ms": 50,
-        "when": "cross",
-    }
-
-
-class TestSpeedWhile(TriggerContract):
-    plugin = SpeedTrigger
-    settings: ClassVar[Mapping[str, Any]] = {
+        "point": {"x_px": 320, "y_px": 240},
+        "below_mm": 50,
+        "when": "while",
+        "missing": "hold",
+        "hold_ms": 40,
+    },
+    "speed-starts": {**FAST, "when": "starts", "once_per_trial": True},
+    "speed-while": {
+        "type": "speed",
         "keypoint": "snout",
         "below_px_s": 900,
         "window_ms": 50,
         "when": "while",
+        "filter": {"type": "one-euro"},
+    },
+    "acceleration": {
+        "type": "acceleration",
+        "keypoint": "snout",
+        "above_px_s2": 2000,
+        "window_ms": 20,
+        "when": "starts",
+        "filter": {"type": "median", "poses": 3},
+    },
+    "freezing": {
+        "type": "freezing",
+        "keypoints": ["snout", "tailbase"],
+        "below_px_s": 1100,
+        "window_ms": 20,
+        "for_ms": 50,
+        "when": "ends",
+        "max_jump_px_s": 3000,
+    },
+    "heading": {
+        "type": "heading",
+        "back": "tailbase",
+        "front": "snout",
+        "towards_deg": 270,
+        "within_deg": 45,
+        "when": "while",
+        "min_confidence": 0.5,
+    },
+    "angle": {
+        "type": "angle",
+        "joint": "snout",
+        "ends": ["leftear", "rightear"],
+        "above_deg": 90,
+        "when": "starts",
+        "max_fires": 3,
+    },
+    "looking": {
+        "type": "looking",
+        "back": "tailbase",
+        "front": "snout",
+        "polygon": CORNERS,
+        "within_deg": 30,
+        "side": "left",
+        "when": "unless",
+    },
+    "posture": {
+        "type": "posture",
+        "keypoints": ["snout", "leftear", "tailbase"],
+        "measure": "straightness",
+        "above_ratio": 0.8,
+        "when": "starts",
+        "missing": "false",
+    },
+    "time-since": {
+        "type": "time-since",
+        "of": REGION,
+        "event": "ended",
+        "below_ms": 200,
+        "when": "while",
+    },
+    "count": {
+        "type": "count",
+        "of": REGION,
+        "event": "began",
+        "at_least": 2,
+        "when": "starts",
+        "filter": {"type": "exponential", "time_constant_ms": 10},
+    },
+    "all": {"type": "all", "of": [REGION, FAST], "when": "while"},
+    "any": {"type": "any", "of": [{**REGION, "dwell_ms": 50}, FAST], "when": "ends"},
+    "not": {"type": "not", "of": REGION, "when": "while"},
+}
+
+
+class TestBuiltIn(TriggerContract):
+    """Every built-in trigger, the settings of which change from test to test."""
+
+    @pytest.fixture(autouse=True, params=list(BUILT_IN.values()), ids=list(BUILT_IN))
+    def chosen(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = dict(request.param)
+        monkeypatch.setattr(type(self), "plugin", load("triggers", own.pop("type")), raising=False)
+        monkeypatch.setattr(type(self), "settings", own)
+
+
+def test_every_built_in_trigger_is_among_them() -> None:
+    assert {table["type"] for table in BUILT_IN.values()} == {
+        name for name, point in available("triggers").items() if "rtpose." in point.value
     }

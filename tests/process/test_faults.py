@@ -288,6 +288,21 @@ def test_trigger_on_a_keypoint_that_the_model_does_not_know(rig: Any) -> None:
     assert "triggers.everywhere: no keypoint 'tailbone'; did you mean 'tailbase'?" in error
 
 
+def test_millimetres_need_the_scale_of_the_arena(rig: Any) -> None:
+    trigger = """
+type = "speed"
+keypoint = "tailbase"
+above_mm_s = 10.0
+window_ms = 100.0
+when = "while"
+"""
+    rig.start(toml(trigger=trigger))
+    code, _, error = rig.end()
+    assert code == 2
+    assert "triggers.everywhere" in error
+    assert "px_per_mm" in error
+
+
 @pytest.mark.parametrize(
     ("trigger", "words"),
     [

@@ -79,7 +79,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "model.thread",
     }
     assert "'enters'" in found["triggers.zone.when"]
-    assert "'enter', 'leave' or 'inside'" in found["triggers.zone.when"]
+    assert "'enter', 'leave', 'inside' or 'outside'" in found["triggers.zone.when"]
     assert "greater than 0" in found["outputs.board.lines.laser.max_on_ms"]
     assert "-1" in found["outputs.board.lines.laser.max_on_ms"]
     assert "did you mean rate_hz?" in found["cameras.top.ratte_hz"]

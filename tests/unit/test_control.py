@@ -27,6 +27,7 @@ path = "demo"
 [latency]
 budget_ms = 20.0
 max_pose_gap_ms = {max_pose_gap_ms}
+{latency}
 [stream]
 pose_port = {ports[0]}
 event_port = {ports[1]}
@@ -45,6 +46,7 @@ polygon = [[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]]
 when = "{when}"
 output = "out.laser"
 {pulse}
+{trigger}
 """
 SKELETON = Skeleton(("snout", "tail"))
 INSIDE, OUTSIDE = (5.0, 5.0), (50.0, 50.0)
@@ -70,11 +72,14 @@ class Bench:
         *,
         max_on_ms: float = 1000.0,
         refractory_ms: float = 0.0,
+        pulse_ms: float = 1.0,
         max_pose_gap_ms: float = 60_000.0,
+        latency: str = "",
+        trigger: str = "",
         log: Path | None = None,
     ) -> None:
         path = folder / "rig.toml"
-        pulse = "" if when == "inside" else "pulse_ms = 1.0"
+        pulse = "" if when == "inside" else f"pulse_ms = {pulse_ms}"
         path.write_text(
             RIG.format(
                 when=when,
@@ -83,6 +88,8 @@ class Bench:
                 max_on_ms=max_on_ms,
                 refractory_ms=refractory_ms,
                 max_pose_gap_ms=max_pose_gap_ms,
+                latency=latency,
+                trigger=trigger,
             )
         )
         rig = load_rig(path)
@@ -182,6 +189,77 @@ def test_a_pose_older_than_the_budget_may_not_fire(folder: Path) -> None:
     assert overrun.command is None
     assert "budget_ms = 20" in overrun.detail
     assert bench.loop.counters["overruns"] == 1
+
+
+def test_with_policy_fire_a_late_pose_acts_and_the_event_says_so(folder: Path) -> None:
+    bench = Bench(folder, latency='policy = "fire"')
+    bench.arm()
+    bench.pose(INSIDE, age_ms=21.0)
+    log = bench.finish()
+    (fire,) = [m for m in log if isinstance(m, TriggerEvent) and m.kind == "fire"]
+    assert fire.command is not None
+    assert fire.detail.startswith("OVERRUN: the pose is older than budget_ms = 20")
+    assert bench.loop.counters["overruns"] == 1
+
+
+def test_with_policy_disarm_so_many_overruns_in_a_row_disarm(folder: Path) -> None:
+    bench = Bench(folder, latency='policy = "disarm"\ndisarm_after = 2', refractory_ms=0.0)
+    bench.arm()
+    for age_ms in (21.0, 0.0, 21.0, 21.0):
+        bench.pose(OUTSIDE)
+        bench.pose(INSIDE, age_ms=age_ms)
+        end_ns = now_ns() + 5_000_000
+        while now_ns() < end_ns:
+            bench.turn()  # the pulse ends
+    log = bench.finish()
+    told = [k for k in kinds(log) if k in ("overrun", "fire", "disarmed")]
+    assert told == ["overrun", "fire", "overrun", "overrun", "disarmed"]
+    (disarmed,) = [m for m in log if isinstance(m, TriggerEvent) and m.kind == "disarmed"]
+    assert disarmed.detail == "2 overruns of the budget in a row"
+
+
+def test_what_is_refused_does_not_use_up_what_a_trigger_may_do(folder: Path) -> None:
+    bench = Bench(folder, trigger="max_fires = 1")
+    bench.make_ready()
+    bench.pose(INSIDE)  # not armed
+    bench.pose(OUTSIDE)
+    assert bench.ask("arm") == []
+    for _ in range(2):
+        bench.pose(INSIDE)
+        bench.pose(OUTSIDE)
+    told = [k for k in kinds(bench.finish()) if k in ("refused", "fire")]
+    assert told == ["refused", "fire"]
+
+
+def test_arming_begins_a_session_and_a_client_begins_trials(folder: Path) -> None:
+    bench = Bench(folder, trigger="once_per_trial = true")
+    bench.arm()
+
+    def visit() -> None:
+        bench.pose(INSIDE)
+        bench.pose(OUTSIDE)
+        end_ns = now_ns() + 5_000_000
+        while now_ns() < end_ns:
+            bench.turn()  # the pulse ends
+
+    visit()
+    visit()
+    assert bench.ask("trial") == []
+    visit()
+    bench.ask("disarm")
+    assert bench.ask("arm") == []
+    visit()
+    told = [k for k in kinds(bench.finish()) if k in ("fire", "trial-started", "armed")]
+    assert told == ["armed", "fire", "trial-started", "fire", "armed", "fire"]
+
+
+def test_safe_when_missing_cuts_a_pulse(folder: Path) -> None:
+    bench = Bench(folder, trigger='missing = "safe"', pulse_ms=500.0)
+    bench.arm()
+    bench.pose(INSIDE)
+    bench.pose(INSIDE, valid=False)
+    told = [k for k in kinds(bench.finish()) if k in ("fire", "line-off")]
+    assert told == ["fire", "line-off"]
 
 
 def test_a_level_may_be_given_by_a_later_pose_that_is_in_time(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from rtpose.triggers.geometry import Circle, Point, Polygon, side
+from rtpose.triggers.geometry import Circle, Point, Polygon, Rectangle, Shape, side
 
 grid = st.integers(0, 6).map(float)
 grid_corners = st.lists(st.tuples(grid, grid), min_size=3, max_size=7, unique=True)
@@ -166,7 +166,8 @@ def test_a_point_exactly_on_the_circle_is_inside() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_no_place_is_not_inside(bad: float) -> None:
-    shapes = (Circle(0, 0, 10), Polygon([(-9, -9), (9, -9), (9, 9), (-9, 9)]))
+    square = Polygon([(-9, -9), (9, -9), (9, 9), (-9, 9)])
+    shapes = (Circle(0, 0, 10), square, Rectangle(-9, -9, 18, 18))
     assert not any(shape.contains(bad, 0) or shape.contains(0, bad) for shape in shapes)
 
 
@@ -183,3 +184,63 @@ def test_what_is_no_place_is_not_inside(bad: float) -> None:
 def test_wrong_polygons_are_refused_in_words(corners: list[Point], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Polygon(corners)
+
+
+@given(pixels, pixels, st.floats(0.5, 500), st.floats(0.5, 500), grid, grid)
+def test_rectangle_against_its_four_borders(
+    x: float, y: float, width: float, height: float, right: float, down: float
+) -> None:
+    box = Rectangle(x, y, width, height)
+    # On a grid of 3 by 3 cells of which the middle one is the box; its lines are on the border.
+    px = [x - 1, x, x + width / 2, x + width, float(np.nextafter(x + width, np.inf))][
+        int(right) % 5
+    ]
+    py = [y - 1, y, y + height / 2, y + height, y + height + 1][int(down) % 5]
+    assert box.contains(px, py) == (x <= px <= x + width and y <= py <= y + height)
+
+
+def nearest_of_many(shape: Shape, p: Point) -> float:
+    """The distance to the nearest of many points of the border."""
+    if isinstance(shape, Circle):
+        (x, y), turns = shape.centre, np.linspace(0, 2 * np.pi, 4001)
+        border = np.stack([x + 3 * np.cos(turns), y + 3 * np.sin(turns)], axis=1)
+    else:
+        corners = COMB if isinstance(shape, Polygon) else [(1, 2), (4, 2), (4, 7), (1, 7)]
+        share = np.linspace(0, 1, 501)[:, None]
+        ends = np.array(edges_of(list(corners)))
+        border = np.concatenate([a + share * (b - a) for a, b in ends])
+    return float(np.hypot(*(border - np.array(p)).T).min())
+
+
+@given(
+    st.sampled_from([Circle(2, 3, 3), Rectangle(1, 2, 3, 5), Polygon(COMB)]),
+    st.tuples(st.floats(-20, 20), st.floats(-20, 20)),
+)
+def test_distance_to_the_border(shape: Shape, p: Point) -> None:
+    assert shape.distance(*p) == pytest.approx(nearest_of_many(shape, p), abs=0.01)
+
+
+@given(grid_corners, st.integers(0, 6))
+def test_corners_are_on_the_border(corners: list[Point], number: int) -> None:
+    polygon = simple_polygon(corners)
+    assert polygon.distance(*corners[number % len(corners)]) == 0
+
+
+def test_distance_to_an_edge_whose_square_underflows() -> None:
+    tiny = 1e-200
+    assert Polygon([(0, 0), (tiny, 0), (0, 1)]).distance(0, -3) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "centre"),
+    [
+        (Circle(2, 3, 3), (2, 3)),
+        (Rectangle(1, 2, 3, 5), (2.5, 4.5)),
+        (Polygon([(0, 0), (6, 0), (6, 3), (0, 3)]), (3, 1.5)),
+        (Polygon([(1000, 1000), (1000, 1003), (1006, 1000)]), (1002, 1001)),
+        # An L of a 6 x 2 and a 2 x 4 rectangle.
+        (Polygon([(0, 0), (6, 0), (6, 2), (2, 2), (2, 6), (0, 6)]), (2.2, 2.2)),
+    ],
+)
+def test_centres(shape: Shape, centre: Point) -> None:
+    assert shape.centre == pytest.approx(centre)

@@ -1,129 +1,484 @@
-"""The built-in triggers: what an experimenter expects, and random walks against references."""
+"""What stands around a condition: when, missing poses, dwell, limits; against a slow reference."""
 
 import math
-from collections.abc import Sequence
-from fractions import Fraction
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from trigger_poses import MS, Place, decide, decide_on, letter, make_pose, make_trigger
 
-from rtpose.errors import SkeletonError, TriggerError
+from rtpose.errors import InputError, SkeletonError, TriggerError
 from rtpose.interfaces import Decision, Trigger
-from rtpose.messages import Pose
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.region import RegionSettings, RegionTrigger
-from rtpose.triggers.speed import SpeedSettings, SpeedTrigger
+from rtpose.triggers.logic import CombinedTriggerSettings
+from rtpose.triggers.nested import Nested
+from rtpose.triggers.region import RegionSettings, RegionTrigger, RegionTriggerSettings
 
-SKELETON = Skeleton(("snout", "tailbase"))
 SQUARE = [[10, 10], [20, 10], [20, 20], [10, 20]]
-MS = 1_000_000
-
-Place = tuple[float, float] | None
-
-
-def make_pose(place: Place, at_ns: int = 0, individuals: int = 1, **stamps: int | None) -> Pose:
-    keypoints = np.full((individuals, 2, 3), np.nan, np.float32)
-    valid = np.zeros((individuals, 2), np.uint8)
-    if place is not None:
-        keypoints[:, 0] = (*place, 0.9)
-        valid[:, 0] = 1
-    times: dict[str, Any] = {"exposure_ns": at_ns, "arrival_ns": at_ns, **stamps}
-    return Pose(
-        run="r",
-        camera="top",
-        seq=0,
-        frame_id=0,
-        dropped=0,
-        ready_ns=at_ns,
-        infer_start_ns=at_ns,
-        infer_end_ns=at_ns,
-        publish_ns=at_ns,
-        keypoints=keypoints,
-        valid=valid,
-        **times,
-    )
-
-
-def region(when: str, **shape: Any) -> RegionTrigger:
-    settings = {"keypoint": "snout", "when": when, **(shape or {"polygon": SQUARE})}
-    trigger = RegionTrigger(RegionSettings.model_validate(settings))
-    trigger.prepare(SKELETON)
-    return trigger
-
-
-def speed(when: str, **settings: Any) -> SpeedTrigger:
-    values = {"keypoint": "snout", "when": when, "window_ms": 100, "max_gap_ms": 50, **settings}
-    trigger = SpeedTrigger(SpeedSettings.model_validate(values))
-    trigger.prepare(SKELETON)
-    return trigger
-
-
-def run(trigger: Trigger, places: Sequence[Place], step_ms: int = 10) -> str:
-    """Decisions over poses at a steady rate, one letter each: F(ire), H(igh), L(ow), or ``.``."""
-    decisions = (trigger.update(make_pose(p, i * step_ms * MS)) for i, p in enumerate(places))
-    return "".join("." if d is Decision.NOTHING else d.name[0] for d in decisions)
-
-
 IN, OUT = (15.0, 15.0), (50.0, 15.0)
 
 
+def region(when: str, **settings: Any) -> Trigger:
+    return make_trigger("region", keypoint="snout", polygon=SQUARE, when=when, **settings)
+
+
+# ------------------------------------------------------------------------------- edges and levels
+
+
 def test_enter_fires_once_where_the_keypoint_comes_in() -> None:
-    assert run(region("enter"), [OUT, OUT, IN, IN, OUT, IN]) == "..F..F"
+    assert decide_on(region("enter"), [OUT, OUT, IN, IN, OUT, IN]) == "..F..F"
 
 
 def test_leave_fires_once_where_the_keypoint_goes_out() -> None:
-    assert run(region("leave"), [OUT, IN, IN, OUT, OUT, IN, OUT]) == "...F..F"
+    assert decide_on(region("leave"), [OUT, IN, IN, OUT, OUT, IN, OUT]) == "...F..F"
 
 
 def test_an_animal_that_starts_inside_has_not_entered() -> None:
-    assert run(region("enter"), [IN, IN, OUT, IN]) == "...F"
-    assert run(region("leave"), [OUT, IN]) == ".."
+    assert decide_on(region("enter"), [IN, IN, OUT, IN]) == "...F"
+    assert decide_on(region("leave"), [OUT, IN]) == ".."
 
 
-def test_a_pose_without_the_keypoint_keeps_the_state_and_fires_nothing() -> None:
-    assert run(region("enter"), [None, OUT, None, IN, None, IN]) == "...F.."
-    assert run(region("leave"), [IN, None, None, OUT]) == "...F"
+@pytest.mark.parametrize("missing", ["false", "safe"])
+def test_an_animal_that_is_inside_when_first_found_has_not_entered(missing: str) -> None:
+    decisions = decide_on(region("enter", missing=missing), [None, IN, OUT, IN])
+    assert decisions[1:] == "..F"
 
 
-def test_inside_is_a_level_and_doubt_is_low() -> None:
-    assert run(region("inside"), [None, OUT, IN, None, IN, OUT]) == "LLHLHL"
+def test_levels_last_as_long_as_they_should() -> None:
+    assert decide_on(region("inside"), [OUT, IN, IN, OUT]) == "LHHL"
+    assert decide_on(region("outside"), [OUT, IN, IN, OUT]) == "HLLH"
 
 
-def test_the_border_is_inside() -> None:
-    assert run(region("inside"), [(10, 10), (20, 15), (15, 20), (9.999, 15)]) == "HHHL"
-    circle = {"x_px": 10, "y_px": 20, "radius_px": 5}
-    assert run(region("inside", circle=circle), [(13, 24), (15, 20), (13.1, 24)]) == "HHL"
+def test_the_general_words_mean_the_same() -> None:
+    square: dict[str, Any] = {"type": "region", "keypoint": "snout", "polygon": SQUARE}
+    walk = [OUT, IN, None, IN, OUT, None, OUT, IN]
+    pairs = {"enter": "starts", "leave": "ends", "inside": "while", "outside": "unless"}
+    for own, general in pairs.items():
+        combined = make_trigger("all", of=[square], when=general)
+        assert decide_on(combined, walk) == decide_on(region(own), walk)
+        assert combined.momentary is region(own).momentary
 
 
-@given(
-    st.sampled_from(["enter", "leave", "inside"]),
-    st.lists(
-        st.none() | st.tuples(st.integers(5, 25).map(float), st.integers(5, 25).map(float)),
-        max_size=40,
-    ),
+# ---------------------------------------------------------------------------------- missing poses
+
+
+def test_skip_passes_over_a_pose_and_keeps_the_state() -> None:
+    assert decide_on(region("enter"), [None, OUT, None, IN, None, IN]) == "...F.."
+    assert decide_on(region("leave"), [IN, None, None, OUT]) == "...F"
+
+
+def test_a_level_is_low_in_doubt() -> None:
+    assert decide_on(region("inside"), [None, OUT, IN, None, IN, OUT]) == "LLHLHL"
+    assert decide_on(region("outside"), [None, OUT, None, IN, None]) == "LHLLL"
+
+
+def test_hold_leaves_a_high_line_for_so_long_and_raises_none() -> None:
+    trigger = region("inside", missing="hold", hold_ms=20)
+    assert decide_on(trigger, [OUT, IN, None, None, None, IN]) == "LH..LH"
+    late = region("inside", missing="hold", hold_ms=100, dwell_ms=20)
+    # The dwell time is over while the keypoint is lost: it rises when it is seen again.
+    assert decide_on(late, [IN, IN, None, None, IN]) == "LLLLH"
+
+
+def test_hold_bridges_a_gap_for_edges_too() -> None:
+    walk = [OUT, IN, None, None, IN]
+    assert decide_on(region("enter", missing="hold", hold_ms=20), walk) == ".F..."
+    assert decide_on(region("enter", missing="hold", hold_ms=10), walk) == ".F..F"
+
+
+def test_false_counts_a_lost_animal_as_gone() -> None:
+    assert decide_on(region("enter", missing="false"), [OUT, IN, None, IN]) == ".F.F"
+    # What `when` waits for has ended: lost outside and found outside, it has left again.
+    assert decide_on(region("leave", missing="false"), [IN, OUT, None, OUT]) == ".F.F"
+    assert decide_on(region("leave", missing="false"), [IN, None, IN]) == "..."
+    assert decide_on(region("outside", missing="false"), [OUT, None, OUT]) == "HLH"
+
+
+def test_safe_asks_for_a_low_line_where_there_are_pulses_too() -> None:
+    assert decide_on(region("enter", missing="safe"), [None, OUT, IN, None, IN, IN]) == "L.FLF."
+    assert decide_on(region("inside", missing="safe"), [None, OUT, IN, None, IN]) == "LLHLH"
+
+
+def test_what_ended_must_be_entered_anew() -> None:
+    near: dict[str, Any] = {
+        "keypoint": "snout",
+        "point": {"x_px": 0, "y_px": 0},
+        "below_px": 10,
+        "hysteresis_px": 5,
+    }
+    walk: list[Place] = [(20, 0), (9, 0), (12, 0), None, (12, 0), (9, 0)]
+    kept = make_trigger("distance", **near, when="while")
+    assert decide_on(kept, walk) == "LHHLHH"
+    ended = make_trigger("distance", **near, when="while", missing="false")
+    assert decide_on(ended, walk) == "LHHLLH"
+    held = make_trigger("distance", **near, when="unless", missing="hold", hold_ms=50)
+    assert decide_on(held, walk) == "HLLLLL"
+
+
+# ------------------------------------------------------------------------------------------ dwell
+
+
+def test_dwell_counts_to_the_pose_at_which_it_is_over() -> None:
+    assert decide_on(region("enter", dwell_ms=30), [OUT, IN, IN, IN, IN, IN]) == "....F."
+    assert decide_on(region("enter", dwell_ms=30), [OUT, IN, IN, IN, OUT, IN, IN]) == "......."
+    assert decide_on(region("inside", dwell_ms=30), [IN, IN, IN, IN, OUT]) == "LLLHL"
+    assert decide_on(region("enter", dwell_ms=30), [IN] * 9) == "." * 9
+
+
+def test_dwell_is_of_what_when_waits_for() -> None:
+    assert decide_on(region("leave", dwell_ms=20), [IN, OUT, OUT, OUT]) == "...F"
+    inside: dict[str, Any] = {"type": "region", "keypoint": "snout", "polygon": SQUARE}
+    stayed = make_trigger("all", of=[{**inside, "dwell_ms": 20}], when="ends")
+    assert decide_on(stayed, [OUT, IN, IN, OUT, IN, IN, IN, OUT]) == ".......F"
+
+
+def test_dwell_goes_by_the_stamps_of_uneven_poses() -> None:
+    trigger = region("enter", dwell_ms=30)
+    stamps = {0: OUT, 5: IN, 6: IN, 7: IN, 34.999: IN, 35: IN}
+    assert "".join(letter(trigger.update(make_pose(p, at_ms=t))) for t, p in stamps.items()) == (
+        ".....F"
+    )
+
+
+def test_time_in_which_nothing_is_known_does_not_count() -> None:
+    walk = [OUT, IN, IN, None, IN, IN, IN]
+    assert decide_on(region("enter", dwell_ms=30), walk) == "......F"
+    assert decide_on(region("enter", dwell_ms=30, missing="false"), walk) == "......."
+    assert decide_on(region("enter", dwell_ms=30, missing="hold", hold_ms=50), walk) == "....F.."
+
+
+# ----------------------------------------------------------------------------------------- limits
+
+
+def test_refractory_passes_over_edges_and_delays_levels() -> None:
+    walk = [OUT, IN, OUT, IN, OUT, IN]
+    assert decide_on(region("enter", refractory_ms=40), walk) == ".F...F"
+    assert decide_on(region("enter", refractory_ms=40.001), walk) == ".F...."
+    assert decide_on(region("inside", refractory_ms=30), [IN, OUT, IN, IN, IN, IN]) == "HLLLHH"
+
+
+def test_once_per_trial_until_the_next_one_starts() -> None:
+    trigger = region("enter", once_per_trial=True)
+    assert decide(trigger, [[OUT], [IN], [OUT], [IN]]) == ".F.."
+    trigger.start_trial()
+    assert decide(trigger, [[OUT], [IN], [OUT], [IN]], start_ms=100) == ".F.."
+
+
+def test_max_fires_until_the_next_session() -> None:
+    trigger = region("enter", max_fires=2)
+    assert decide(trigger, [[OUT], [IN]] * 4) == ".F.F...."
+    trigger.start_trial()
+    assert decide(trigger, [[OUT], [IN]] * 2, start_ms=100) == "...."
+    trigger.start_session()
+    assert decide(trigger, [[OUT], [IN]] * 4, start_ms=200) == ".F.F...."
+
+
+def test_what_was_refused_does_not_count() -> None:
+    trigger = region("enter", max_fires=1, refractory_ms=1000, once_per_trial=True)
+    assert decide(trigger, [[OUT], [IN]]) == ".F"
+    trigger.refused()
+    assert decide(trigger, [[OUT], [IN]], start_ms=100) == ".F"
+    assert decide(trigger, [[OUT], [IN]], start_ms=200) == ".."
+    trigger.refused()  # there is nothing left to take back
+    assert decide(trigger, [[OUT], [IN]], start_ms=300) == ".."
+
+
+def test_a_refused_level_is_asked_for_again_and_counts_once_it_is_given() -> None:
+    trigger = region("inside", max_fires=1)
+    for at_ms in (0, 10):
+        assert trigger.update(make_pose(IN, at_ms=at_ms)) is Decision.HIGH
+        trigger.refused()
+    assert decide(trigger, [[IN], [IN], [None], [IN], [OUT], [IN]], start_ms=20) == "HHLLLL"
+
+
+def test_a_line_that_went_low_in_doubt_rises_within_its_limits() -> None:
+    walk = [IN, None, IN, IN, None, IN, IN]
+    assert decide_on(region("inside", refractory_ms=20), walk) == "HLLHLLH"
+    assert decide_on(region("inside", max_fires=2), walk) == "HLHHLLL"
+    held = region("inside", refractory_ms=20, max_fires=1, missing="hold", hold_ms=10)
+    assert decide_on(held, walk) == "H.HH.HH"
+
+
+def test_a_level_that_goes_on_is_not_taken_back() -> None:
+    trigger = region("inside", once_per_trial=True)
+    assert decide(trigger, [[IN], [IN]]) == "HH"
+    trigger.refused()  # the line had used up its max_on_ms, say
+    assert decide(trigger, [[IN], [OUT], [IN]], start_ms=20) == "HLL"
+
+
+# ------------------------------------------------------------------------------------- time, poses
+
+
+@pytest.mark.parametrize("back_to_ms", [20, 5])
+def test_where_time_goes_back_or_stands_still_what_was_timed_begins_afresh(
+    back_to_ms: float,
+) -> None:
+    trigger = region("enter", dwell_ms=20)
+    assert decide(trigger, [[OUT], [IN], [IN]]) == "..."
+    assert decide(trigger, [[IN], [IN], [IN], [IN]], start_ms=back_to_ms) == "..F."
+    level = region("inside", dwell_ms=20)
+    assert decide(level, [[IN], [IN], [IN]]) == "LLH"
+    assert decide(level, [[IN], [IN], [IN]], start_ms=back_to_ms) == "LLH"
+
+
+def test_where_time_goes_back_nothing_is_fired_twice() -> None:
+    trigger = region("enter")
+    assert decide(trigger, [[OUT], [IN]], start_ms=100) == ".F"
+    assert decide(trigger, [[IN], [IN]]) == ".."
+    assert decide(region("enter"), [[IN]]) + decide(trigger, [[OUT], [IN]]) == "..F"
+
+
+def test_the_refractory_time_starts_again_where_time_goes_back() -> None:
+    trigger = region("enter", refractory_ms=30)
+    assert decide(trigger, [[OUT], [IN]], start_ms=1000) == ".F"
+    assert decide(trigger, [[OUT], [IN], [OUT], [IN]]) == "...F"
+
+
+def test_time_counts_from_the_exposure_where_there_is_one() -> None:
+    trigger = region("enter", dwell_ms=100)
+    poses = [
+        make_pose(OUT, at_ms=0),
+        make_pose(IN, at_ms=100, arrival_ns=900 * MS),
+        make_pose(IN, exposure_ns=None, arrival_ns=199 * MS),
+        make_pose(IN, exposure_ns=None, arrival_ns=200 * MS),
+    ]
+    assert [letter(trigger.update(pose)) for pose in poses] == [".", ".", ".", "F"]
+
+
+@pytest.mark.parametrize("place", [(math.nan, 15), (15, math.inf), (15, math.nan)])
+def test_a_coordinate_that_is_no_number_is_no_place(place: Place) -> None:
+    assert decide_on(region("inside"), [IN, place, IN]) == "HLH"
+
+
+def test_poses_of_another_shape_are_refused() -> None:
+    trigger = region("inside")
+    with pytest.raises(TriggerError, match="2 individuals"):
+        trigger.update(make_pose(IN, individuals=2))
+    assert trigger.update(make_pose(IN, individuals=0)) is Decision.LOW
+    trigger.prepare(Skeleton(("snout",)))
+    with pytest.raises(TriggerError, match="has 3 keypoints, the skeleton 1"):
+        trigger.update(make_pose(IN, at_ms=1))
+
+
+def test_update_before_prepare_is_refused() -> None:
+    settings = RegionTriggerSettings.model_validate(
+        {"keypoint": "snout", "when": "enter", "polygon": SQUARE}
+    )
+    with pytest.raises(TriggerError, match="before prepare"):
+        RegionTrigger(settings).update(make_pose(IN))
+
+
+def test_an_unknown_keypoint_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SkeletonError, match="did you mean 'snouts'"):
+        region("enter", min_confidence=0.5).prepare(Skeleton(("snouts", "tail")))
+
+
+def test_triggers_that_share_a_pose_see_the_same() -> None:
+    first, second, other = region("inside"), region("outside"), region("inside")
+    for at_ms, place in enumerate([IN, OUT, None, IN]):
+        pose, another = make_pose(place, at_ms=at_ms), make_pose(IN, at_ms=at_ms)
+        decisions = [first.update(pose), other.update(another), second.update(pose)]
+        expected = {IN: "HHL", OUT: "LHH", None: "LHL"}[place]
+        assert "".join(map(letter, decisions)) == expected
+
+
+def test_describe_says_what_the_decision_was_made_on_and_how_late() -> None:
+    trigger = region("enter")
+    trigger.update(make_pose((12.34, 45.6)))
+    assert trigger.describe() == "snout at (12.3, 45.6) px"
+    trigger.update(make_pose(None, at_ms=10))
+    assert trigger.describe() == "snout not found"
+    filtered = region("enter", filter={"type": "median", "poses": 5})
+    decide_on(filtered, [IN] * 6)
+    assert filtered.describe() == "snout at (15.0, 15.0) px; median filter: 20.0 ms late"
+    assert filtered.delay_ms(50) == 40.0
+    assert trigger.delay_ms(50) == 0.0
+
+
+# ------------------------------------------------------------------------------ the slow reference
+
+EDGES = {"enter": True, "leave": False}
+LEVELS = {"inside": True, "outside": False}
+
+
+class Reference:
+    """The rules as they are written down, worked out from the whole history at every pose."""
+
+    def __init__(self, when: str, settings: dict[str, Any]) -> None:
+        self.dwell_ms: int = settings.get("dwell_ms", 0)
+        self.level = when in LEVELS
+        self.sense = {**EDGES, **LEVELS}[when]
+        self.missing = settings.get("missing", "skip")
+        self.hold_ms = settings.get("hold_ms", 0)
+        self.refractory_ms = settings.get("refractory_ms", 0)
+        self.once = settings.get("once_per_trial", False)
+        self.max_fires = settings.get("max_fires")
+        self.history: list[tuple[int, bool | None]] = []  # what `when` waits for, where known
+        self.done: list[tuple[int, int]] = []  # time and trial of every action's beginning
+        self.free_from_ms = -math.inf
+        self.on = False
+
+    def effective(self, i: int) -> bool | None:
+        """What counts in pose i: True, False, or None where it is passed over."""
+        at_ms, state = self.history[i]
+        known = [(t, s) for t, s in self.history[: i + 1] if s is not None]
+        if state is not None or not known or self.missing == "skip":
+            return state
+        if self.missing == "hold" and at_ms - known[-1][0] <= self.hold_ms:
+            return known[-1][1]
+        return False
+
+    def has_held(self, i: int) -> bool:
+        """Whether pose i tells that it holds, and that it has for the dwell time."""
+        if not self.history[i][1]:
+            return False
+        total_ms = 0
+        for k in range(i, 0, -1):
+            now, before = self.effective(k), self.effective(k - 1)
+            if before is False:
+                break
+            if now and before:
+                total_ms += self.history[k][0] - self.history[k - 1][0]
+        return total_ms >= self.dwell_ms
+
+    def begins(self, i: int) -> bool:
+        """Whether it holds in pose i and did not since it last ended, which was seen."""
+        if not self.has_held(i):
+            return False
+        for k in range(i - 1, -1, -1):
+            if self.effective(k) is False:
+                return True
+            if self.has_held(k):
+                return False
+        return False
+
+    def may(self, at_ms: int, trial: int) -> bool:
+        return (
+            at_ms >= self.free_from_ms
+            and (self.max_fires is None or len(self.done) < self.max_fires)
+            and not (self.once and any(t == trial for _, t in self.done))
+        )
+
+    def decide(self, at_ms: int, inside: bool | None, trial: int) -> str:
+        self.history.append((at_ms, None if inside is None else inside == self.sense))
+        i = len(self.history) - 1
+        low = "L" if self.level or (inside is None and self.missing == "safe") else "."
+        if self.level:
+            if self.on and not self.effective(i):
+                self.on, self.free_from_ms = False, at_ms + self.refractory_ms
+            if inside is None:
+                return "." if self.on and self.effective(i) else low
+            if self.has_held(i) and not self.on and self.may(at_ms, trial):
+                self.on = True
+                self.done.append((at_ms, trial))
+            return "H" if self.on else "L"
+        if self.begins(i) and self.may(at_ms, trial):
+            self.done.append((at_ms, trial))
+            self.free_from_ms = at_ms + self.refractory_ms
+            return "F"
+        return low
+
+
+policies = st.one_of(
+    st.sampled_from([{}, {"missing": "skip"}, {"missing": "false"}, {"missing": "safe"}]),
+    st.integers(1, 60).map(lambda ms: {"missing": "hold", "hold_ms": ms}),
 )
-def test_region_walks_against_a_plain_reference(when: str, places: list[Place]) -> None:
-    states = [None if p is None else 10 <= p[0] <= 20 and 10 <= p[1] <= 20 for p in places]
-    expected = ""
-    for i, state in enumerate(states):
-        known = [s for s in states[:i] if s is not None]
-        if when == "inside":
-            expected += "H" if state else "L"
-        else:
-            wanted = when == "enter"
-            expected += "F" if state is wanted and known and known[-1] is not wanted else "."
-    assert run(region(when), places) == expected
+limits = st.fixed_dictionaries(
+    {},
+    optional={
+        "dwell_ms": st.integers(0, 80),
+        "refractory_ms": st.integers(0, 120),
+        "once_per_trial": st.booleans(),
+        "max_fires": st.integers(1, 4),
+    },
+)
+story = st.lists(
+    st.tuples(
+        st.integers(1, 30),  # ms since the pose before
+        st.sampled_from([IN, IN, OUT, None]),
+        st.integers(0, 9).map(lambda n: n == 0),  # a trial starts before it
+    ),
+    max_size=40,
+)
+
+
+@given(st.sampled_from([*EDGES, *LEVELS]), policies, limits, story)
+def test_every_trigger_fires_at_the_pose_it_must(
+    when: str, policy: dict[str, Any], limit: dict[str, Any], walk: list[tuple[int, Place, bool]]
+) -> None:
+    trigger, reference = region(when, **policy, **limit), Reference(when, {**policy, **limit})
+    at_ms, trial = 0, 0
+    decisions, expected = "", ""
+    for step_ms, place, new_trial in walk:
+        at_ms += step_ms
+        if new_trial:
+            trial += 1
+            trigger.start_trial()
+        decisions += letter(trigger.update(make_pose(place, at_ms=at_ms)))
+        expected += reference.decide(at_ms, None if place is None else place == IN, trial)
+    assert decisions == expected
+
+
+@given(st.sampled_from([*EDGES, *LEVELS]), policies, limits, story)
+def test_a_pose_that_does_not_tell_never_fires_or_raises_a_line(
+    when: str, policy: dict[str, Any], limit: dict[str, Any], walk: list[tuple[int, Place, bool]]
+) -> None:
+    trigger, high, at_ms = region(when, **policy, **limit), False, 0
+    for step_ms, place, _ in walk:
+        at_ms += step_ms
+        decision = trigger.update(make_pose(place, at_ms=at_ms))
+        if place is None:
+            assert decision in (Decision.LOW, Decision.NOTHING)
+            assert decision is Decision.LOW or not high or policy.get("missing") == "hold"
+        if trigger.momentary is False:
+            high = high if decision is Decision.NOTHING else decision is Decision.HIGH
+
+
+# ---------------------------------------------------------------------------------------- settings
 
 
 @pytest.mark.parametrize(
     ("settings", "where", "message"),
     [
-        ({"polygon": SQUARE, "circle": {"x_px": 1, "y_px": 1, "radius_px": 1}}, (), "both is"),
-        ({}, (), "neither is given"),
+        ({"missing": "hold"}, (), "needs hold_ms"),
+        ({"hold_ms": 5}, (), 'with missing = "hold" only'),
+        ({"missing": "drop"}, ("missing",), "'skip', 'hold', 'false' or 'safe'"),
+        ({"when": "starts"}, ("when",), "'enter', 'leave', 'inside' or 'outside'"),
+        ({"dwell_ms": -1}, ("dwell_ms",), "greater"),
+        ({"refractory_ms": math.inf}, ("refractory_ms",), "finite|less"),
+        ({"max_fires": 0}, ("max_fires",), "greater"),
+        ({"max_fires": 1.5}, ("max_fires",), "integer"),
+        ({"once_per_trial": 1}, ("once_per_trial",), "boolean"),
+        ({"min_confidence": 1.1}, ("min_confidence",), "less"),
+        ({"max_jump_px_s": 0}, ("max_jump_px_s",), "greater"),
+        ({"filter": "median"}, ("filter",), "one of: one-euro, median, exponential"),
+        ({"filter": {"type": "mean"}}, ("filter",), "one of: one-euro"),
+        ({"filter": {"type": "median", "poses": 4}}, ("filter", "poses"), "3 or 5"),
+        ({"filter": {"type": "median", "pose": 5, "poses": 5}}, ("filter", "pose"), "mean poses?"),
+        ({"filter": {"type": "exponential"}}, ("filter", "time_constant_ms"), "required"),
+        ({"keypoint": ""}, ("keypoint",), "at least 1"),
+        ({"keypoints": ["snout"]}, (), "both is given"),
+        ({"need": "all"}, (), "given together"),
+        ({"radius": 3}, ("radius",), "not permitted"),
+    ],
+)
+def test_wrong_settings_name_the_field(
+    settings: dict[str, Any], where: tuple[str | int, ...], message: str
+) -> None:
+    base = {"keypoint": "snout", "when": "enter", "polygon": SQUARE}
+    with pytest.raises(ValidationError, match=message) as caught:
+        RegionTriggerSettings.model_validate({**base, **settings})
+    assert [error["loc"] for error in caught.value.errors()] == [where]
+
+
+@pytest.mark.parametrize(
+    ("settings", "where", "message"),
+    [
+        ({"polygon": SQUARE, "circle": {"x_px": 1, "y_px": 1, "radius_px": 1}}, (), "polygon, cir"),
+        ({}, (), "given: none"),
         ({"polygon": SQUARE[:2]}, ("polygon",), "at least 3 corners"),
         ({"polygon": [[0, 0], [1, 1], [1, 0], [0, 1]]}, ("polygon",), "cross or touch"),
         ({"polygon": [[0, 0], [1, 1], [2, 2]]}, ("polygon",), "back on itself"),
@@ -132,193 +487,77 @@ def test_region_walks_against_a_plain_reference(when: str, places: list[Place]) 
         ({"polygon": [[0, 0], [1, math.nan], [2, 0]]}, ("polygon", 1, 1), "finite"),
         ({"circle": {"x_px": 1, "y_px": 1, "radius_px": 0}}, ("circle", "radius_px"), "greater"),
         ({"circle": {"x_px": 1, "y_px": 1}}, ("circle", "radius_px"), "required"),
-        ({"polygon": SQUARE, "when": "near"}, ("when",), "'enter', 'leave' or 'inside'"),
-        ({"polygon": SQUARE, "keypoint": ""}, ("keypoint",), "at least 1"),
-        ({"polygon": SQUARE, "radius": 3}, ("radius",), "not permitted"),
+        (
+            {"rectangle": {"x_px": 1, "y_px": 1, "width_px": 0, "height_px": 1}},
+            ("rectangle", "width_px"),
+            "greater",
+        ),
     ],
 )
-def test_wrong_region_settings_name_the_field(
+def test_wrong_shapes_name_the_field(
     settings: dict[str, Any], where: tuple[str | int, ...], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
-        RegionSettings.model_validate({"keypoint": "snout", "when": "enter", **settings})
+        RegionSettings.model_validate({"keypoint": "snout", **settings})
     assert [error["loc"] for error in caught.value.errors()] == [where]
 
 
-def test_speed_cross_fires_where_the_condition_becomes_true() -> None:
-    rest: list[Place] = [(0, 0)] * 15
-    run_away: list[Place] = [(5.0 * i, 0) for i in range(1, 15)]  # 5 px per 10 ms: 500 px/s
-    assert run(speed("cross", above_px_s=220), rest + run_away) == "." * 19 + "F" + "." * 9
-
-
-def test_speed_while_is_a_level_below_or_above() -> None:
-    rest: list[Place] = [(0, 0)] * 12
-    assert run(speed("while", above_px_s=1), rest) == "L" * 12
-    assert run(speed("while", below_px_s=1), rest) == "L" * 10 + "HH"  # not before a full window
-
-
-def test_an_animal_that_already_runs_has_not_crossed() -> None:
-    places: list[Place] = [(5.0 * i, 0) for i in range(20)]
-    assert run(speed("cross", above_px_s=220), places) == "." * 20
-
-
-def test_the_threshold_itself_does_not_count() -> None:
-    places: list[Place] = [(float(i), 0) for i in range(12)]  # 100 px/s exactly
-    assert run(speed("while", above_px_s=100), places) == "L" * 12
-    assert run(speed("while", below_px_s=100), places) == "L" * 12
-
-
-def test_dropped_frames_do_not_bend_the_speed() -> None:
-    trigger = speed("while", above_px_s=99, window_ms=100)
-    for at_ms in (0, 10, 20, 70, 80, 110, 130, 180, 190, 220):
-        trigger.update(make_pose((at_ms * 0.1, 0), at_ms * MS))
-    assert trigger.describe() == "snout at 100.0 px/s"
-
-
-def test_no_speed_is_taken_across_a_longer_gap() -> None:
-    shown: list[Place] = [(0, 0)] * 12
-    lost: list[Place] = [None]
-    after: list[Place] = [(400, 0)] * 12
-    # 4 poses lost: 140 ms between what is compared, and the jump counts as movement.
-    assert "H" in run(speed("while", above_px_s=100), shown + lost * 4 + after)
-    # 15 poses lost: more than window_ms + max_gap_ms = 150 ms, nothing to compare with.
-    assert "H" not in run(speed("while", above_px_s=100), shown + lost * 15 + after)
-    assert "F" not in run(speed("cross", above_px_s=100), shown + lost * 15 + after)
-
-
-def test_without_the_keypoint_the_level_is_low_and_the_state_is_kept() -> None:
-    places: list[Place] = [(0, 0)] * 11
-    assert run(speed("while", below_px_s=1), [*places, None, (0, 0)])[-3:] == "HLH"
-    lost_and_found: list[Place] = [*places, None, (0, 0)]
-    assert "F" not in run(speed("cross", below_px_s=1), lost_and_found)
-
-
-def test_time_that_goes_back_starts_the_window_again() -> None:
-    trigger = speed("while", below_px_s=1)
-    stamps = [i * 10 * MS for i in range(12)]
-    assert [trigger.update(make_pose((0, 0), t)) for t in stamps][-1] is Decision.HIGH
-    for at_ns in (stamps[-1], 5 * MS):  # the same frame again; a restarted time base
-        assert trigger.update(make_pose((0, 0), at_ns)) is Decision.LOW
-
-
-def test_speed_counts_from_the_exposure_where_there_is_one() -> None:
-    trigger = speed("while", above_px_s=1)
-    for i in range(2):
-        trigger.update(make_pose((10.0 * i, 0), i * 100 * MS, arrival_ns=i * 120 * MS))
-    assert trigger.describe() == "snout at 100.0 px/s"
-    trigger = speed("while", above_px_s=1)
-    for i in range(2):
-        trigger.update(make_pose((12.0 * i, 0), exposure_ns=None, arrival_ns=i * 120 * MS))
-    assert trigger.describe() == "snout at 100.0 px/s"
-
-
-coordinate = st.integers(0, 400).map(lambda n: n / 4)
-steps = st.lists(
-    st.tuples(st.integers(1, 60), st.none() | st.tuples(coordinate, coordinate)), max_size=40
-)
-
-
-@given(
-    steps,
-    st.integers(1, 150),
-    st.integers(0, 100),
-    st.booleans(),
-    st.sampled_from(["cross", "while"]),
-)
-def test_speed_walks_against_a_slow_reference(
-    walk: list[tuple[int, Place]], window_ms: int, max_gap_ms: int, above: bool, when: str
-) -> None:
-    limit = 123.456789  # no speed of this walk is as near to it as rounding reaches
-    trigger = speed(
-        when,
-        window_ms=window_ms,
-        max_gap_ms=max_gap_ms,
-        **{"above_px_s" if above else "below_px_s": limit},
-    )
-    at_ms = 0
-    seen: list[tuple[int, tuple[float, float]]] = []
-    met: list[bool] = []
-    decisions, expected = [], []
-    for step_ms, place in walk:
-        at_ms += step_ms
-        decisions.append(trigger.update(make_pose(place, at_ms * MS)))
-        state = None
-        if place is not None:
-            older = [(t, p) for t, p in seen if at_ms - t >= window_ms]
-            if older and at_ms - older[-1][0] <= window_ms + max_gap_ms:
-                then_ms, (x, y) = older[-1]
-                distance2 = Fraction(place[0] - x) ** 2 + Fraction(place[1] - y) ** 2
-                fast = distance2 * 1_000_000 > Fraction(limit) ** 2 * (at_ms - then_ms) ** 2
-                state = fast == above
-            seen.append((at_ms, place))
-        if when == "while":
-            expected.append(Decision.HIGH if state else Decision.LOW)
-        else:
-            expected.append(Decision.FIRE if state and met[-1:] == [False] else Decision.NOTHING)
-        met += [state] if state is not None else []
-    assert decisions == expected
+INSIDE: dict[str, Any] = {"type": "region", "keypoint": "snout", "polygon": SQUARE}
 
 
 @pytest.mark.parametrize(
-    ("settings", "where", "message"),
+    ("inner", "where", "message"),
     [
-        ({}, (), "neither is given"),
-        ({"above_px_s": 1, "below_px_s": 1}, (), "both is given"),
-        ({"above_px_s": -1}, ("above_px_s",), "greater"),
-        ({"above_px_s": math.inf}, ("above_px_s",), "finite|less"),
-        ({"below_px_s": 0}, ("below_px_s",), "greater"),
-        ({"above_px_s": 1, "window_ms": 0}, ("window_ms",), "greater"),
-        ({"above_px_s": 1, "max_gap_ms": -1}, ("max_gap_ms",), "greater"),
-        ({"above_px_s": 1, "when": "enter"}, ("when",), "'cross' or 'while'"),
-        ({"above_px_s": "1"}, ("above_px_s",), "valid number"),
+        ({"type": "regoin"}, ("of", 0), "did you mean 'region'"),
+        ({"keypoint": "snout"}, ("of", 0), "must be a table with a type"),
+        ("region", ("of", 0), "must be a table with a type"),
+        ({**INSIDE, "polygn": 1}, ("of", 0, "polygn"), "did you mean polygon"),
+        ({**INSIDE, "keypoint": 3}, ("of", 0, "keypoint"), "string"),
+        ({**INSIDE, "when": "enter"}, ("of", 0), "when: said once, by the trigger itself"),
+        ({**INSIDE, "max_fires": 3}, ("of", 0), "max_fires: said once"),
+        ({"type": "not", "of": {"type": "no"}}, ("of", 0, "of"), "no trigger named 'no'"),
+        ({"type": "rtpose.interfaces:Trigger"}, ("of", 0), "not made of a condition"),
     ],
 )
-def test_wrong_speed_settings_name_the_field(
-    settings: dict[str, Any], where: tuple[str | int, ...], message: str
+def test_wrong_inner_conditions_name_the_field(
+    inner: object, where: tuple[str | int, ...], message: str
 ) -> None:
-    base = {"keypoint": "snout", "when": "cross", "window_ms": 100}
     with pytest.raises(ValidationError, match=message) as caught:
-        SpeedSettings.model_validate({**base, **settings})
+        make_trigger("all", of=[inner, INSIDE], when="while")
     assert [error["loc"] for error in caught.value.errors()] == [where]
 
 
-@pytest.mark.parametrize("trigger", [region("enter"), speed("cross", above_px_s=1)])
-def test_an_unknown_keypoint_is_refused_with_the_nearest_name(trigger: Trigger) -> None:
-    with pytest.raises(SkeletonError, match="did you mean 'snouts'"):
-        trigger.prepare(Skeleton(("snouts", "tail")))
+def test_every_problem_of_an_inner_condition_is_said_at_once() -> None:
+    bad = {"type": "not", "of": {**INSIDE, "keypont": "snout", "hysteresis_px": -1}}
+    with pytest.raises(ValidationError) as caught:
+        make_trigger("any", of=[bad, {"type": "x"}], when="while", hold=1)
+    assert sorted(map(str, (error["loc"] for error in caught.value.errors()))) == [
+        "('hold',)",
+        "('of', 0, 'of', 'hysteresis_px')",
+        "('of', 0, 'of', 'keypont')",
+        "('of', 1)",
+    ]
 
 
-@pytest.mark.parametrize("trigger", [region("inside"), speed("while", above_px_s=1)])
-def test_poses_of_another_shape_are_refused(trigger: Trigger) -> None:
-    with pytest.raises(TriggerError, match="2 individuals"):
-        trigger.update(make_pose(IN, individuals=2))
-    assert trigger.update(make_pose(IN, individuals=0)) is Decision.LOW
-    trigger.prepare(Skeleton(("snout",)))
-    with pytest.raises(TriggerError, match="has 2 keypoints, the skeleton 1"):
-        trigger.update(make_pose(IN))
-
-
-@pytest.mark.parametrize("place", [(math.nan, 15), (15, math.inf), (15, math.nan)])
-@pytest.mark.parametrize("trigger", [region("inside"), speed("while", below_px_s=1)])
-def test_a_coordinate_that_is_no_number_is_no_place(trigger: Trigger, place: Place) -> None:
-    for i in range(20):
-        trigger.update(make_pose(IN, i * 10 * MS))
-    assert trigger.update(make_pose(IN, 200 * MS)) is Decision.HIGH
-    assert trigger.update(make_pose(place, 210 * MS)) is Decision.LOW
-
-
-def test_update_before_prepare_is_refused() -> None:
-    settings = RegionSettings.model_validate(
-        {"keypoint": "snout", "when": "enter", "polygon": SQUARE}
+def test_settings_go_to_another_process_and_come_back_from_their_dump() -> None:
+    nested = {"type": "not", "of": {**INSIDE, "dwell_ms": 20.0}}
+    settings = CombinedTriggerSettings.model_validate(
+        {"of": [nested, INSIDE], "when": "while", "filter": {"type": "one-euro"}}
     )
-    with pytest.raises(TriggerError, match="before prepare"):
-        RegionTrigger(settings).update(make_pose(IN))
+    assert ForkingPickler.loads(ForkingPickler.dumps(settings)) == settings
+    assert CombinedTriggerSettings.model_validate(settings.model_dump()) == settings
+    inner = settings.of[0]
+    assert isinstance(inner, Nested)
+    assert settings.model_dump()["of"][0]["of"]["type"] == "region"
 
 
-def test_describe_says_what_the_decision_was_made_on() -> None:
-    trigger = region("enter")
-    trigger.update(make_pose((12.34, 45.6)))
-    assert trigger.describe() == "snout at (12.3, 45.6) px"
-    trigger.update(make_pose(None))
-    assert trigger.describe() == "snout not found"
-    assert speed("cross", above_px_s=1).describe() == "snout: speed not known"
+def test_mm_need_the_scale_of_the_arena() -> None:
+    fast: dict[str, Any] = {"keypoint": "snout", "above_mm_s": 100, "window_ms": 10}
+    with pytest.raises(InputError, match=r"\[arena\] px_per_mm"):
+        make_trigger("speed", **fast, when="while")
+    walk: list[Place] = [(0, 0), (2, 0), (4.001, 0)]  # 200.1 px/s at last
+    assert decide_on(make_trigger("speed", px_per_mm=2.0, **fast, when="while"), walk) == "LLH"
+    inner = {"type": "speed", **fast}
+    nested = make_trigger("any", px_per_mm=2.0, of=[inner], when="while")
+    assert decide_on(nested, walk) == "LLH"
+    assert nested.describe() == "snout: speed 100.0 mm/s"

@@ -1,5 +1,6 @@
 """MobileNetV2 features with a deconvolution head that draws keypoint maps."""
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -155,6 +156,14 @@ def _join(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
 
+def _head_channels(maps: int) -> int:
+    """Return enough channels that the last ones, half as many, outnumber the maps by a half.
+
+    Maps are mixed from them linearly: with fewer channels than maps some maps stay empty.
+    """
+    return max(32, 16 * math.ceil(1.5 * maps / 8))
+
+
 class PoseNet(nn.Module):
     """Keypoint maps from an image: features at stride 16, deconvolved to stride 8 or 4, or not.
 
@@ -172,8 +181,8 @@ class PoseNet(nn.Module):
         Input channels: 1 grey, 3 red-green-blue.
     stride : {4, 8, 16}
         Input pixels per map cell.
-    head : int
-        Channels of the head.
+    head : int, optional
+        Channels of the head at stride 8, half as many at stride 4; enough for `maps` if absent.
     tensorflow_padding : bool
         See `MobileNetV2`.
 
@@ -191,12 +200,13 @@ class PoseNet(nn.Module):
         maps: int,
         channels: int = 1,
         stride: int = 4,
-        head: int = 32,
+        head: int | None = None,
         tensorflow_padding: bool = False,
     ) -> None:
         super().__init__()
         if stride not in (4, 8, 16):
             raise InputError(f"map stride {stride} px; allowed: 4, 8, 16")
+        head = head or _head_channels(maps)
         self.stride = stride
         self.backbone = MobileNetV2(width, channels, _STRIDE_16, tensorflow_padding)
         at = self.backbone.block_channels

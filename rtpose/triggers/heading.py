@@ -1,0 +1,121 @@
+"""``heading``: the line from one keypoint to another points in a direction of the picture."""
+
+import math
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from rtpose.interfaces import Scale, Settings
+from rtpose.skeleton import Skeleton
+from rtpose.triggers.condition import Condition, ConditionSettings, Keypoint, Quantity, indices
+from rtpose.triggers.sample import Sample
+from rtpose.triggers.thresholds import Arc, Degrees
+from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
+
+
+class AxisSettings(ConditionSettings):
+    """An axis of the body.
+
+    Attributes
+    ----------
+    back, front : str
+        The axis points from one keypoint to the other, e.g. from the neck to the snout.
+    """
+
+    back: Keypoint
+    front: Keypoint
+
+
+class HeadingSettings(AxisSettings):
+    """An axis (`AxisSettings`) and a direction.
+
+    Attributes
+    ----------
+    towards_deg : float
+        As on a compass laid on the picture: 0 up, 90 right, 180 down, 270 left.
+    within_deg : float
+        How far off to either side still counts; exactly so far does.
+    hysteresis_deg : float
+        Once it points there, it does so until it is off by more than `within_deg` and this.
+    """
+
+    towards_deg: Annotated[float, Field(ge=0, lt=360, allow_inf_nan=False)]
+    within_deg: Degrees
+    hysteresis_deg: Degrees = 0.0
+
+
+class Heading(Quantity):
+    """The direction of an axis in degrees, 0 to 360, as on a compass laid on the picture.
+
+    There is none where both keypoints are at the same place.
+    """
+
+    def __init__(self, back: str, front: str) -> None:
+        self.keypoints = (back, front)
+        self._indices = (-1, -1)
+
+    def prepare(self, skeleton: Skeleton) -> None:
+        """Look up the keypoints."""
+        back, front = indices(skeleton, self.keypoints)
+        self._indices = (back, front)
+
+    def update(self, sample: Sample) -> float | None:
+        """Take the next sample."""
+        back, front = (sample.points[index] for index in self._indices)
+        if back is None or front is None or back == front:
+            return None
+        # Down is positive in the picture, and a compass counts from north towards east.
+        return math.degrees(math.atan2(front[0] - back[0], back[1] - front[1])) % 360
+
+
+class HeadingCondition(Condition):
+    """An axis points in a direction."""
+
+    Config: ClassVar[type[ConditionSettings]] = HeadingSettings
+
+    def __init__(self, config: HeadingSettings) -> None:
+        self._heading = Heading(config.back, config.front)
+        self._towards_deg = config.towards_deg
+        self._arc = Arc(-config.within_deg, config.within_deg, config.hysteresis_deg)
+        self._heading_deg: float | None = None
+
+    @property
+    def keypoints(self) -> tuple[str, ...]:
+        """Names of the keypoints it looks at."""
+        return self._heading.keypoints
+
+    def prepare(self, skeleton: Skeleton, scale: Scale | None) -> None:
+        """Look up the keypoints."""
+        self._heading.prepare(skeleton)
+
+    def update(self, sample: Sample) -> bool | None:
+        """Take the next sample."""
+        heading_deg = self._heading_deg = self._heading.update(sample)
+        if heading_deg is None:
+            return None
+        return self._arc.update((heading_deg - self._towards_deg + 180) % 360 - 180)
+
+    def reset(self) -> None:
+        """Forget every sample."""
+        self._arc.let_go()
+
+    def let_go(self) -> None:
+        """Count as ended."""
+        self._arc.let_go()
+
+    def describe(self) -> str:
+        """Say where the axis pointed."""
+        axis = f"{self.keypoints[0]} to {self.keypoints[1]}: heading"
+        known = self._heading_deg
+        return f"{axis} not known" if known is None else f"{axis} {known:.1f} deg"
+
+
+class HeadingTriggerSettings(EventTriggerSettings, HeadingSettings):
+    """``type = "heading"``: `HeadingSettings` and `EventTriggerSettings`."""
+
+
+class HeadingTrigger(ConditionTrigger):
+    """A heading as a trigger."""
+
+    Config: ClassVar[type[Settings]] = HeadingTriggerSettings
+    condition_type: ClassVar[type[Condition]] = HeadingCondition

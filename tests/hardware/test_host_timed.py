@@ -1,0 +1,182 @@
+"""What outputs whose pulses the host times have in common, on a device that fails as it is told."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_output_contract import LINES, PATIENCE_NS, command, pause
+
+from rtpose import plugins
+from rtpose.clock import now_ns
+from rtpose.errors import OutputError
+from rtpose.interfaces import OutputInfo, OutputSettings
+from rtpose.messages import Ack
+from rtpose_hardware.host_timed import Answer, HostTimedOutput
+from rtpose_hardware.virtual import VirtualBoard
+
+
+class Device(HostTimedOutput):
+    """It answers; `broken` pins cannot be set, `stuck` ones answer that they are high."""
+
+    answers = True
+    ack_timeout_ms = 20
+
+    def __init__(self, config: OutputSettings) -> None:
+        super().__init__(config)
+        self.levels: dict[int, bool] = {}
+        self.broken: set[int] = set()
+        self.stuck: set[int] = set()
+        self.mute = False
+        self._answers: list[Answer] = []
+
+    def _connect(self) -> OutputInfo:
+        return OutputInfo(device="device of a test", watchdog_ms=None)
+
+    def _set(self, pin: int, high: bool, line: str, width_us: int) -> None:
+        if pin in self.broken:
+            raise OutputError(f"pin {pin} is broken")
+        self.levels[pin] = high
+        if not self.mute:
+            level = high or pin in self.stuck
+            self._answers.append(Answer(pin, level, f"pin {pin} is {level}"))
+
+    def _receive(self, timeout_s: float) -> Sequence[Answer]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _disconnect(self) -> None:
+        pass
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    device = Device(OutputSettings.model_validate({"lines": LINES}))
+    device.open()
+    device.arm()
+    yield device
+    device.close()
+
+
+def last_words(device: Device) -> tuple[list[Ack], str]:
+    """Return the acks until the driver raises, and what it says then."""
+    acks: list[Ack] = []
+    deadline_ns = now_ns() + PATIENCE_NS
+    try:
+        while now_ns() < deadline_ns:
+            acks += device.acks()
+            pause(1)
+    except OutputError as error:
+        return acks, str(error)
+    raise AssertionError("it did not complain")
+
+
+def test_a_pulse_that_cannot_be_ended_is_a_fault_and_the_other_line_falls(device: Device) -> None:
+    device.send(command(1, "laser", "pulse", 1000))
+    device.send(command(2, "valve", "on", 200_000))
+    device.broken = {0}
+    acks, words = last_words(device)
+    assert [(ack.command_id, ack.ok) for ack in acks] == [(1, True), (2, True)]
+    assert "pin 0 is broken" in words
+    assert device.levels == {0: True, 1: False}
+    device.safe()
+    assert not device.is_safe
+    with pytest.raises(OutputError, match="broken"):
+        device.arm()
+    device.broken = set()
+    device.arm()
+    assert device.levels == {0: False, 1: False}
+    device.send(command(3, "laser", "pulse", 1000))
+
+
+def test_a_line_that_answers_high_when_it_was_set_low_is_not_safe(device: Device) -> None:
+    device.stuck = {1}
+    device.safe()
+    assert not device.is_safe
+    with pytest.raises(
+        OutputError, match="'valve' was set low; the device answered: pin 1 is True"
+    ):
+        device.acks()
+    device.stuck = set()
+    device.arm()
+    device.safe()
+    assert device.is_safe
+
+
+def test_an_answer_that_contradicts_the_order_is_a_refusal_with_its_words(device: Device) -> None:
+    device.send(command(1, "laser", "on", 1000))
+    device.stuck = {0}
+    device.send(command(2, "laser", "off", 0))
+    first, second = device.acks()
+    assert (first.ok, first.confirmed, first.detail) == (True, True, "")
+    assert (second.ok, second.confirmed) == (False, True)
+    assert second.detail == "the device answered: pin 0 is True"
+    device.stuck = set()
+
+
+def test_silence_is_reported_for_every_command_and_then_raised(device: Device) -> None:
+    device.mute = True
+    for number in range(3):
+        device.send(command(number, "laser", "on", 200_000))
+    acks, words = last_words(device)
+    assert [(ack.command_id, ack.ok, ack.confirmed) for ack in acks] == [
+        (number, False, False) for number in range(3)
+    ]
+    assert "has not answered for 20 ms" in words
+    assert device.levels[0] is False
+
+
+def test_a_refusal_by_the_driver_moves_nothing(device: Device) -> None:
+    before = dict(device.levels)
+    device.send(command(1, "laser", "on", 200_001))
+    (ack,) = device.acks()
+    assert not ack.ok and "allowed" in ack.detail
+    assert device.levels == before
+
+
+def test_it_is_not_opened_twice(device: Device) -> None:
+    with pytest.raises(OutputError, match="open already"):
+        device.open()
+
+
+ORDERS = st.lists(
+    st.tuples(
+        st.sampled_from(sorted(LINES)), st.booleans(), st.integers(20, 300), st.integers(0, 400)
+    ),
+    max_size=20,
+)
+
+
+@given(ORDERS)
+def test_the_thread_wakes_up_exactly_when_a_line_falls(
+    orders: list[tuple[str, bool, int, int]],
+) -> None:
+    board = VirtualBoard(dict.fromkeys(LINES, 200_000), watchdog_ns=500_000)
+    at_ns = 0
+    board.arm(at_ns)
+    for line, on, width_us, wait_us in orders:
+        board.execute(command(1, line, "on" if on else "pulse", width_us), at_ns)
+        end_ns = at_ns + wait_us * 1000
+        while (fall_ns := board.next_fall_ns()) is not None and fall_ns <= end_ns:
+            board.settle(fall_ns - 1)
+            before = len(board.edges)
+            board.settle(fall_ns)
+            assert {edge.at_ns for edge in list(board.edges)[before:]} == {fall_ns}
+        at_ns = end_ns
+        board.settle(at_ns)
+        board.beat(at_ns)
+    assert (board.next_fall_ns() is None) == (not any(board.levels(at_ns).values()))
+
+
+@pytest.mark.parametrize("name", ["modem-lines", "firmata", "open-ephys", "osc", "lsl"])
+def test_what_the_class_shows_for_rig_toml_is_right(name: str) -> None:
+    plugin: Any = plugins.load("outputs", name)
+    shown = re.search(r"In rig\.toml::\n\n(.*)", plugin.__doc__, re.DOTALL)
+    assert shown is not None
+    ((given,),) = (tables.values() for tables in tomllib.loads(dedent(shown[1])).values())
+    assert given.pop("type") == name
+    plugin.Config.model_validate(given)
