@@ -10,6 +10,10 @@ import psutil
 import pytest
 from hypothesis import settings
 
+# PyTorch's threads wait for each other actively: on a busy machine several of them take many times
+# as long as one. Set before anything imports it; real processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _SHARED_MEMORY = Path("/dev/shm")
 
 # These machines are noisy: no test, and no example of a property test either, is timed.

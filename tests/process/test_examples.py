@@ -55,7 +55,6 @@ def test_mouse_video_events_match_the_edges_of_the_chip_one_to_one(
     log = rig.folder / "edges.log"
     for old, new in (
         ("../../shared/data", str(data)),
-        ("../models", str(EXAMPLES.parent / "models")),
         ('folder = "../runs"', 'folder = "runs"'),
         ('rate = "own"', "rate = 100.0"),
         ("watchdog_ms = 100", f'watchdog_ms = 100\nedge_log = "{log}"'),

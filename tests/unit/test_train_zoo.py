@@ -43,24 +43,36 @@ def test_golden_answers_hold(model: Path) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
-def test_a_model_is_small_and_says_where_it_comes_from(model: Path) -> None:
-    assert model.stat().st_size < 3_000_000
+def test_a_model_says_where_it_comes_from(model: Path) -> None:
     provenance = read_card(model).provenance
-    assert provenance["unseen_frames"]["missed"] == 0
     assert provenance["unseen_frames"]["frames"] == provenance["labels"]["test"]
     for folder in (ROOT, Path.home(), Path(tempfile.gettempdir())):
         assert f"{folder}/".encode() not in model.read_bytes()
 
 
-def test_the_mouse_model_is_as_accurate_as_a_person() -> None:
-    assert read_card(MOUSE).provenance["unseen_frames"]["error_px"]["mean"] <= 3.0
+#: Mean px at 640x480 that they must reach on frames that training never saw; people reach 2.7.
+TARGETS_PX = {
+    "openfield-mouse-mobilenetv2-0.35": 2.7,
+    "openfield-mouse-mobilenetv2-1.0": 2.0,
+    "openfield-mouse-stacked-densenet-stride4": 3.0,
+}
 
 
-def test_no_frame_is_in_two_parts_of_the_mouse_split() -> None:
-    split = json.loads((ZOO / "openfield-mouse-split.json").read_text())
+@pytest.mark.parametrize(("name", "target_px"), TARGETS_PX.items())
+def test_a_model_reaches_its_target(name: str, target_px: float) -> None:
+    unseen = read_card(ZOO / f"{name}.onnx").provenance["unseen_frames"]
+    assert unseen["error_px"]["mean"] <= target_px
+    assert unseen["missed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("animal", "sizes"), [("openfield-mouse", (67, 8, 18)), ("mirror-mouse", (49, 8, 15))]
+)
+def test_no_frame_is_in_two_parts_of_a_split(animal: str, sizes: tuple[int, int, int]) -> None:
+    split = json.loads((ZOO / f"{animal}-split.json").read_text())
     parts = [set(split[part]) for part in ("train", "validation", "test")]
-    assert [len(part) for part in parts] == [67, 8, 18]
-    assert len(set.union(*parts)) == 93
+    assert tuple(len(part) for part in parts) == sizes
+    assert len(set.union(*parts)) == sum(sizes)
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +132,12 @@ def _agree(ours: dict[str, NDArray[np.float32]], theirs: dict[str, NDArray[np.fl
 
 
 @pytest.mark.data
-def test_the_mouse_models_error_on_unseen_frames_is_the_one_in_its_card(data: Path) -> None:
-    recorded = read_card(MOUSE).provenance["unseen_frames"]["error_px"]
-    split = ZOO / "openfield-mouse-split.json"
-    measured = evaluate(MOUSE, data / "dlc-openfield-mouse", split=split)["error_px"]
-    assert measured["mean"] == pytest.approx(recorded["mean"], abs=0.05)
+@pytest.mark.parametrize("model", sorted(ZOO.glob("*.onnx")), ids=lambda path: path.stem)
+def test_the_error_on_unseen_frames_is_the_one_in_the_card(data: Path, model: Path) -> None:
+    recorded = read_card(model).provenance["unseen_frames"]
+    animal = model.stem.partition("-mouse-")[0]
+    project = {"openfield": "dlc-openfield-mouse", "mirror": "lp-mirror-mouse"}[animal]
+    split = ZOO / f"{animal}-mouse-split.json"
+    measured = evaluate(model, data / project, split=split, part="test")
+    assert measured["error_px"]["mean"] == pytest.approx(recorded["error_px"]["mean"], abs=0.05)
+    assert measured["missed"] == recorded["missed"]
