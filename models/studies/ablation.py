@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from rtpose.errors import RtposeError
-from runs import Variant, judge, make, markdown
+from study import Variant, judge, make, markdown
 
 COMMON: dict[str, Any] = {
     "model": "mobilenetv2-0.35",

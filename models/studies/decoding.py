@@ -24,7 +24,7 @@ from rtpose_train.data.dataset import load_frames, read_project
 from rtpose_train.data.geometry import letterbox
 from rtpose_train.data.split import read_split, select
 from rtpose_train.decode import decode, errors_px
-from runs import OPEN_FIELD_SPLIT, markdown
+from study import OPEN_FIELD_SPLIT, markdown
 
 Maps = NDArray[np.float32]
 

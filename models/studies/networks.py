@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from cost import latencies_ms, parameters_and_macs
 from rtpose.errors import RtposeError
 from rtpose.estimator import read_card
-from runs import ZOO, Variant, judge, make, markdown
-
-from cost import latencies_ms, parameters_and_macs  # isort: skip
+from study import ZOO, Variant, judge, make, markdown
 
 #: Trained for this table only, each for about five minutes of one CPU core.
 COMMON: dict[str, Any] = {"precision": "bf16-mixed", "threads": 1, "checks": 5}

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from cost import latencies_ms
 from rtpose.errors import RtposeError
 from rtpose_train.export import export
-from runs import judge, markdown
-
-from cost import latencies_ms  # isort: skip
+from study import judge, markdown
 
 
 def main() -> int:
