@@ -23,6 +23,8 @@ _NS_PER_MS: Final = 1_000_000
 #: `Output`: no call blocks for longer than 100 ms.
 _ANSWER_TIMEOUT_NS: Final = 90 * _NS_PER_MS
 _JOIN_TIMEOUT_S: Final = 1.0
+#: How soon to try again to drop a line that could not be dropped.
+_AGAIN_S: Final = 0.02
 
 #: Control beats at least every 250 ms.
 DEFAULT_WATCHDOG_MS: Final = 1000
@@ -63,8 +65,9 @@ class HostTimedOutput(Output):
     as the operating system and Python's lock make it late. It does nothing in a process that is
     stopped or killed; `OutputInfo.watchdog_ms` is None unless a `Guard` covers that too.
 
-    Any failure drops what can be dropped, and makes `acks`, `beat` and `send` raise `OutputError`
-    until `arm` succeeds; answers that came before are returned first.
+    Any failure drops what can be dropped, and tries the rest again until it can be. It makes `acks`,
+    `beat` and `send` raise `OutputError` until `arm` succeeds; answers that came before are returned
+    first.
 
     Attributes
     ----------
@@ -97,6 +100,7 @@ class HostTimedOutput(Output):
         self._fault: str | None = None
         self._acks: list[Ack] = []
         self._expected: deque[_Expected] = deque()
+        self._undropped: list[str] = []  # lines that a failure may have left high
 
     # --------------------------------------------------------------- what a subclass provides
 
@@ -168,6 +172,7 @@ class HostTimedOutput(Output):
             self._receive(0.0)  # what answers something that was given up
             self._check_ready()
             self._let_all_fall()
+            self._undropped = []
             self._board.arm(now_ns())
             if self._guard is not None:
                 self._guard.arm()
@@ -238,6 +243,8 @@ class HostTimedOutput(Output):
             except OutputError as error:
                 self._fault = self._fault or str(error)
                 self._give_up(f"no ack: {error}")
+                self._undropped = list(self._lines)
+                self._turn.notify()
 
     @property
     def is_safe(self) -> bool:
@@ -289,11 +296,19 @@ class HostTimedOutput(Output):
         self._board.safe(now_ns())
         self._board.edges.clear()
         self._give_up(f"no ack: {why}")
-        for name in self._lines:
+        self._undropped = list(self._lines)
+        self._drop_again()
+        self._turn.notify()  # the thread tries again, if need be
+
+    def _drop_again(self) -> None:
+        """Drop the lines that a failure may have left high; the fault itself is told elsewhere."""
+        remaining = []
+        for name in self._undropped:
             try:
                 self._drive(name, False, None)
             except OutputError:
-                continue  # the fault is told; `is_safe` claims nothing
+                remaining.append(name)
+        self._undropped = remaining
         self._expected.clear()
 
     def _drive(self, name: str, high: bool, command: Command | None) -> int:
@@ -378,10 +393,13 @@ class HostTimedOutput(Output):
             while not self._closing:
                 fall_ns = self._board.next_fall_ns()
                 left_ns = None if fall_ns is None else fall_ns - now_ns()
-                if left_ns is None or left_ns > 0:
-                    self._turn.wait(None if left_ns is None else left_ns / _NS_PER_S)
-                else:
+                if left_ns is not None and left_ns <= 0:
                     self._end_what_is_due(now_ns())
+                elif self._undropped:
+                    self._turn.wait(_AGAIN_S)
+                    self._drop_again()
+                else:
+                    self._turn.wait(None if left_ns is None else left_ns / _NS_PER_S)
 
     def _end_what_is_due(self, at_ns: int) -> None:
         self._board.settle(at_ns)

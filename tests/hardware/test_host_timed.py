@@ -75,6 +75,21 @@ def last_words(device: Device) -> tuple[list[Ack], str]:
     raise AssertionError("it did not complain")
 
 
+def test_a_line_that_could_not_be_dropped_falls_as_soon_as_it_can(device: Device) -> None:
+    pin = LINES["laser"]["pin"]
+    with device._turn:  # so that the pulse does not end before it breaks
+        device.send(command(1, "laser", "pulse", 1000))
+        device.broken.add(pin)
+    _, complaint = last_words(device)
+    assert "broken" in complaint
+    assert device.levels[pin], "it could not be dropped"
+    device.broken.clear()  # it is plugged in again; nobody calls the driver
+    deadline_ns = now_ns() + PATIENCE_NS
+    while device.levels[pin] and now_ns() < deadline_ns:
+        pause(1)
+    assert not device.levels[pin]
+
+
 def test_a_pulse_that_cannot_be_ended_is_a_fault_and_the_other_line_falls(device: Device) -> None:
     device.send(command(1, "laser", "pulse", 1000))
     device.send(command(2, "valve", "on", 200_000))

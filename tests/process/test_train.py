@@ -254,7 +254,7 @@ def test_damaged_models_and_cards_are_refused(model: Path, project: Path, tmp_pa
         (cut, "not a model that ONNX Runtime can run"),
         (wrong, "model card is wrong: golden"),
         (bare, "no rtpose model card"),
-        (tmp_path / "absent.onnx", "cannot be read"),
+        (tmp_path / "absent.onnx", "no such model file"),
     ):
         with pytest.raises(ModelError, match=words):
             evaluate(file, project)
