@@ -65,9 +65,9 @@ class HostTimedOutput(Output):
     as the operating system and Python's lock make it late. It does nothing in a process that is
     stopped or killed; `OutputInfo.watchdog_ms` is None unless a `Guard` covers that too.
 
-    Any failure drops what can be dropped, and tries the rest again until it can be. It makes `acks`,
-    `beat` and `send` raise `OutputError` until `arm` succeeds; answers that came before are returned
-    first.
+    Any failure drops what can be dropped, and tries the rest again until it can be. It makes
+    `acks`, `beat` and `send` raise `OutputError` until `arm` succeeds; answers that came before are
+    returned first.
 
     Attributes
     ----------

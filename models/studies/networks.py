@@ -24,7 +24,7 @@ from study import ZOO, Variant, judge, make, markdown
 COMMON: dict[str, Any] = {"precision": "bf16-mixed", "threads": 1, "checks": 5}
 COMPARED: dict[str, dict[str, Any]] = {
     "hourglass": {"model": "hourglass", "width_px": 256, "height_px": 192, "steps": 700},
-    "leap": {"model": "leap", "width_px": 128, "height_px": 96, "steps": 300},
+    "leap": {"model": "leap", "width_px": 128, "height_px": 96, "steps": 800},
     "resnet50-locref": {
         "model": "resnet50",
         "width_px": 160,
