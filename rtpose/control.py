@@ -189,8 +189,9 @@ class Control:
             self._loop.doing(runner.name.encode())
             try:
                 decision = runner.update(pose)
-                moment = _Moment(pose, receive_ns, now_ns())
-                if decision is not Decision.NOTHING and not self._act(runner, decision, moment):
+                if decision is Decision.NOTHING:
+                    continue
+                if not self._act(runner, decision, _Moment(pose, receive_ns, now_ns())):
                     runner.refused()
             except TriggerError as error:
                 self._disable(runner, error, _Moment(pose, receive_ns, now_ns()))

@@ -238,6 +238,14 @@ class OutputSettings(Settings):
 
     lines: Annotated[Mapping[Identifier, LineConfig], Field(min_length=1)]
 
+    def require_own_pins(self) -> None:
+        """Raise `ValueError` if two lines share a pin; for the validator of a driver's settings."""
+        names: dict[int, str] = {}
+        for name, line in self.lines.items():
+            first = names.setdefault(line.pin, name)
+            if first != name:
+                raise ValueError(f"lines {first!r} and {name!r} share pin {line.pin}")
+
 
 @dataclass(frozen=True, slots=True)
 class OutputInfo:

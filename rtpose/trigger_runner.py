@@ -44,7 +44,13 @@ class TriggerRunner:
 
     def update(self, pose: Pose) -> Decision:
         """Take one pose; raise `TriggerError` if the trigger does not do what it must."""
-        return self._guarded(lambda: _checked(self._trigger.update(pose)))
+        try:
+            decision = self._trigger.update(pose)
+        except Exception as error:
+            raise TriggerError(f"{type(error).__name__}: {error}") from error
+        if not isinstance(decision, Decision):
+            raise TriggerError(f"update() returned {decision!r}, which is not a Decision")
+        return decision
 
     def refused(self) -> None:
         """Tell it that its decision did not reach the line; raises as `update` does."""
@@ -70,9 +76,3 @@ class TriggerRunner:
             return call()
         except Exception as error:
             raise TriggerError(f"{type(error).__name__}: {error}") from error
-
-
-def _checked(decision: object) -> Decision:
-    if not isinstance(decision, Decision):
-        raise TypeError(f"update() returned {decision!r}, which is not a Decision")
-    return decision

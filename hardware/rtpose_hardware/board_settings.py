@@ -29,16 +29,13 @@ class BoardSettings(OutputSettings):
 
     @model_validator(mode="after")
     def _lines_fit_the_board(self) -> Self:
-        names: dict[int, str] = {}
         for name, line in self.lines.items():
             if line.pin >= protocol.LINES:
                 raise ValueError(f"lines.{name}.pin is {line.pin}, the board has pins 0 to 7")
-            if line.pin in names:
-                raise ValueError(f"lines {names[line.pin]!r} and {name!r} share pin {line.pin}")
             if line.max_on_ms * 1000 < protocol.MIN_WIDTH_US:
                 raise ValueError(
                     f"lines.{name}.max_on_ms is {line.max_on_ms}, the board's shortest pulse is "
                     f"{protocol.MIN_WIDTH_US / 1000} ms"
                 )
-            names[line.pin] = name
+        self.require_own_pins()
         return self

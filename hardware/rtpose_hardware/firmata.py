@@ -54,15 +54,12 @@ class FirmataSettings(OutputSettings):
 
     @model_validator(mode="after")
     def _pins_are_free(self) -> Self:
-        names: dict[int, str] = {}
         for name, line in self.lines.items():
             if line.pin < 2:
                 raise ValueError(
                     f"lines.{name}.pin is {line.pin}: pins 0 and 1 are the serial port"
                 )
-            if line.pin in names:
-                raise ValueError(f"lines {names[line.pin]!r} and {name!r} share pin {line.pin}")
-            names[line.pin] = name
+        self.require_own_pins()
         return self
 
 

@@ -46,12 +46,10 @@ class ModemLinesSettings(OutputSettings):
 
     @model_validator(mode="after")
     def _two_lines(self) -> Self:
-        pins = [line.pin for line in self.lines.values()]
         for name, line in self.lines.items():
             if line.pin not in _NAMES:
                 raise ValueError(f"lines.{name}.pin is {line.pin}: give 0 for DTR or 1 for RTS")
-        if len(set(pins)) < len(pins):
-            raise ValueError(f"lines {' and '.join(map(repr, self.lines))} share a pin")
+        self.require_own_pins()
         return self
 
 

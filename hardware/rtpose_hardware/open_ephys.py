@@ -52,13 +52,10 @@ class OpenEphysSettings(OutputSettings):
 
     @model_validator(mode="after")
     def _lines_count_from_one(self) -> Self:
-        names: dict[int, str] = {}
         for name, line in self.lines.items():
             if line.pin < 1:
                 raise ValueError(f"lines.{name}.pin is {line.pin}: Open Ephys counts lines from 1")
-            if line.pin in names:
-                raise ValueError(f"lines {names[line.pin]!r} and {name!r} share line {line.pin}")
-            names[line.pin] = name
+        self.require_own_pins()
         return self
 
 

@@ -1,10 +1,10 @@
 """Opens a serial port through pyserial, with words for the user where that fails."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rtpose.errors import MissingExtraError, OutputError
-from rtpose_hardware.serial_port import available_ports
 
 if TYPE_CHECKING:
     import serial
@@ -48,6 +48,13 @@ def open_serial(name: str, baud: int, needed_for: str, *, lines: bool) -> "seria
             "is it plugged in, is the port free, may this user open it?)"
         ) from error
     return port
+
+
+def available_ports() -> Sequence[str]:
+    """Return the names of the serial ports of this machine."""
+    from serial.tools import list_ports
+
+    return sorted(port.device for port in list_ports.comports())
 
 
 def write_now(port: "serial.Serial", data: bytes) -> None:

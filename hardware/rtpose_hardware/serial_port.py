@@ -2,18 +2,13 @@
 
 import os
 import select
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rtpose.clock import now_ns
-from rtpose.errors import MissingExtraError, OutputError
+from rtpose_hardware.plain_serial import open_serial
 
 if TYPE_CHECKING:
     import serial
-
-#: What is written is short and goes into the operating system's buffer at once, unless the device
-#: takes nothing any more.
-_WRITE_TIMEOUT_S = 0.05
 
 _READ_SIZE = 4096
 
@@ -28,26 +23,8 @@ def open_port(name: str, baud: int) -> "SerialPort":
     OutputError
         If the port cannot be opened; names the ports that there are.
     """
-    try:
-        import serial
-    except ImportError as error:
-        raise MissingExtraError("pyserial", "serial", "the TTL board") from error
-    try:
-        port = serial.Serial(name, baud, write_timeout=_WRITE_TIMEOUT_S, exclusive=True)
-    except (serial.SerialException, OSError, ValueError) as error:
-        found = ", ".join(available_ports()) or "none"
-        raise OutputError(
-            f"serial port {name!r} cannot be opened: {error} (ports of this machine: {found}; "
-            "is the board plugged in, is the port free, may this user open it?)"
-        ) from error
+    port = open_serial(name, baud, "the TTL board", lines=True)
     return PosixSerialPort(port) if os.name == "posix" else SerialPort(port)
-
-
-def available_ports() -> Sequence[str]:
-    """Return the names of the serial ports of this machine."""
-    from serial.tools import list_ports
-
-    return sorted(port.device for port in list_ports.comports())
 
 
 class SerialPort:

@@ -7,7 +7,7 @@ least-squares paraboloid through the logarithms of the 3x3 responses around that
 between the cells: exact without noise, and under noise as good as the sub-pixel maximum of Graving
 et al. 2019 (eLife 8:e47994), which evaluates the same correlation on a grid of 1/100 cell. Besides:
 
-* Within two sigma of a border the filter sees only a part of the peak and would pull it inwards.
+* Within 2.25 sigma of a border the filter sees only a part of the peak and would pull it inwards.
   There a parabola goes through the logarithms of the map itself along that axis (it is still
   filtered along the other one, which leaves this axis' shape alone), one-sided if the peak is the
   border cell. The top may so lie outside the map, by at most one cell: the image reaches that far

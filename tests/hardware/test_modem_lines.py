@@ -70,7 +70,10 @@ def test_an_absent_port_is_named() -> None:
     ("lines", "why"),
     [
         ({"a": {"pin": 2, "max_on_ms": 1}}, "0 for DTR or 1 for RTS"),
-        ({"a": {"pin": 1, "max_on_ms": 1}, "b": {"pin": 1, "max_on_ms": 1}}, "share a pin"),
+        (
+            {"a": {"pin": 1, "max_on_ms": 1}, "b": {"pin": 1, "max_on_ms": 1}},
+            "'a' and 'b' share pin 1",
+        ),
     ],
 )
 def test_there_are_two_lines(lines: dict[str, Any], why: str) -> None:

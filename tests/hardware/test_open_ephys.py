@@ -114,7 +114,7 @@ def test_a_plugin_that_understands_another_line_is_not_taken_for_an_answer() -> 
     [
         ({"host": "recording-pc"}, "host"),
         ({"lines": LINES}, "counts lines from 1"),
-        ({"lines": {"a": OWN_LINES["laser"], "b": OWN_LINES["laser"]}}, "share line 3"),
+        ({"lines": {"a": OWN_LINES["laser"], "b": OWN_LINES["laser"]}}, "'a' and 'b' share pin 3"),
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any], where: str) -> None:

@@ -1,14 +1,12 @@
 """Every network trains from a random start, is exported, and runs in the live service."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from labelled_spots import HEIGHT, WIDTH, write_spots
 from rich.console import Console
 
@@ -41,15 +39,6 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("hourglass-4x2", {"stride": 16, "location_refinement": True}),
     ("resnet50", {"size": (32, 32), "batch": 1}),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks on pictures this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,6 @@ from rtpose_train.training.settings import RunRecord, TrainSettings
 ZOO = Path(__file__).parents[2] / "models" / "zoo"
 MOUSE = ZOO / "openfield-mouse-mobilenetv2-0.35.pt"
 F32 = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # --------------------------------------------------------------------- the decoder inside the graph

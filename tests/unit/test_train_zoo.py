@@ -45,6 +45,7 @@ def test_golden_answers_hold(model: Path) -> None:
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
 def test_a_model_says_where_it_comes_from(model: Path) -> None:
     provenance = read_card(model).provenance
+    assert provenance["unseen_frames"]["missed"] == 0
     assert provenance["unseen_frames"]["frames"] == provenance["labels"]["test"]
     for folder in (ROOT, Path.home(), Path(tempfile.gettempdir())):
         assert f"{folder}/".encode() not in model.read_bytes()
@@ -62,7 +63,6 @@ TARGETS_PX = {
 def test_a_model_reaches_its_target(name: str, target_px: float) -> None:
     unseen = read_card(ZOO / f"{name}.onnx").provenance["unseen_frames"]
     assert unseen["error_px"]["mean"] <= target_px
-    assert unseen["missed"] == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtpose.errors import InputError
-from rtpose_train.networks.padding import cut_to_image, pad_to_multiple
+from rtpose_train.networks.padding import check_halvings, cut_to_image, pad_to_multiple
 
 #: Residual blocks at the lowest resolution; the first also goes around the others.
 _BOTTOM_BLOCKS = 4
@@ -141,13 +141,7 @@ class StackedHourglass(nn.Module):
         stacks: int = 2,
     ) -> None:
         super().__init__()
-        if not 1 <= downsample <= 4:
-            raise InputError(f"downsample exponent is {downsample}, allowed: 1 to 4")
-        if transitions <= downsample:
-            raise InputError(
-                f"transitions is {transitions}, allowed: more than the downsample exponent, "
-                f"which is {downsample}"
-            )
+        check_halvings(downsample, transitions)
         if filters < 2 or filters % 2 or stacks < 1:
             raise InputError(
                 f"filters is {filters}, stacks {stacks}; allowed: an even number, 1 or more"

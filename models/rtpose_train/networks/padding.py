@@ -3,7 +3,20 @@
 from torch import Tensor
 from torch.nn import functional
 
+from rtpose.errors import InputError
+
 _BLACK = -1.0
+
+
+def check_halvings(downsample: int, transitions: int) -> None:
+    """Raise `InputError` unless a network can halve so often and come back up so far."""
+    if not 1 <= downsample <= 4:
+        raise InputError(f"downsample exponent is {downsample}, allowed: 1 to 4")
+    if transitions <= downsample:
+        raise InputError(
+            f"transitions is {transitions}, allowed: more than the downsample exponent, "
+            f"which is {downsample}"
+        )
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtpose.errors import InputError
-from rtpose_train.networks.padding import cut_to_image, pad_to_multiple
+from rtpose_train.networks.padding import check_halvings, cut_to_image, pad_to_multiple
 
 #: Standard deviation of a unit normal that is cut off at two standard deviations.
 _TRUNCATED_STD = 0.87962566103423978
@@ -242,13 +242,7 @@ class StackedDenseNet(nn.Module):
         quirks: bool = False,
     ) -> None:
         super().__init__()
-        if not 1 <= downsample <= 4:
-            raise InputError(f"downsample exponent is {downsample}, allowed: 1 to 4")
-        if transitions <= downsample:
-            raise InputError(
-                f"transitions is {transitions}, allowed: more than the downsample exponent, "
-                f"which is {downsample}"
-            )
+        check_halvings(downsample, transitions)
         for name, value in (("growth", growth), ("stacks", stacks), ("maps", maps)):
             if value < 1:
                 raise InputError(f"{name} is {value}, allowed: 1 or more")
