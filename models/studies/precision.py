@@ -15,8 +15,18 @@ from rich.console import Console
 
 from cost import latencies_ms
 from rtpose.errors import RtposeError
+from rtpose.estimator import read_card
 from rtpose_train.export import export
 from study import judge, markdown
+
+
+def from_torch(model: Path) -> dict[str, float]:
+    """Return how far the file's keypoints are from torch's, in px of the model's input.
+
+    Export measured it on the run's validation frames and wrote it into the card.
+    """
+    disagreement: dict[str, float] = read_card(model).provenance["disagreement_with_torch"]
+    return disagreement
 
 
 def main() -> int:
@@ -47,12 +57,23 @@ def main() -> int:
         [
             name,
             *(f"{errors[name][key]:.2f}" for key in ("mean", "median", "p95")),
+            *(f"{from_torch(file)[key]:.5f}" for key in ("mean_px", "max_px")),
             *(f"{time:.2f}" for time in np.percentile(times_ms[name], (50, 99))),
             f"{file.stat().st_size / 1e6:.2f}",
         ]
         for name, file in files.items()
     ]
-    header = ("precision, decoded in", "mean px", "median px", "p95 px", "p50 ms", "p99 ms", "MB")
+    header = (
+        "precision, decoded in",
+        "mean px",
+        "median px",
+        "p95 px",
+        "from torch, mean",
+        "from torch, most",
+        "p50 ms",
+        "p99 ms",
+        "MB",
+    )
     Console().print(markdown(header, rows), markup=False, soft_wrap=True)
     return 0
 
