@@ -35,7 +35,9 @@ class FileWriter:
         try:
             self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise RecordingError(f"cannot write {path}: {error.strerror}") from error
+            raise RecordingError(
+                f"cannot write the run's record {path}: {error.strerror}"
+            ) from error
         self._thread = threading.Thread(target=self._work, name=path.stem, daemon=True)
         self._thread.start()
 
