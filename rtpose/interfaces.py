@@ -259,7 +259,7 @@ class LineConfig(Settings):
         if self.dose_window_s is not None:
             if self.dose_ms is None:
                 raise ValueError("dose_window_s has a meaning with dose_ms only")
-            if self.dose_ms > self.dose_window_s * 1000:
+            if round(self.dose_ms * 1e6) > round(self.dose_window_s * 1e9):
                 raise ValueError(
                     f"dose_ms = {self.dose_ms:g} is more than dose_window_s = "
                     f"{self.dose_window_s:g} s has: it would never hold anything up"
