@@ -40,6 +40,13 @@ class Dose:
             self._past.append((fall_ns, on_time_ns))
             self._used_ns += on_time_ns
 
+    def correct(self, late_ns: int) -> None:
+        """Take note that the line fell so much later than the last `add` said."""
+        if self._past:
+            fall_ns, on_time_ns = self._past[-1]
+            self._past[-1] = fall_ns + late_ns, on_time_ns + late_ns
+            self._used_ns += late_ns
+
     def room_ns(self, at_ns: int) -> int | None:
         """Return how much longer the line may be high, from a time on; None without a limit."""
         if self.limit_ns is None:
@@ -71,10 +78,15 @@ class Line:
         The level that it has, where it takes levels.
     rise_ns : int
         When that was handed over.
+    free_from_ns : int
+        When its refractory time is over.
+    off_id : int or None
+        Number of the command that switched it off last.
     held : bool
         Held by a level decision rather than by pulses that the device times.
-    used_up : bool
-        A level reached the longest on-time: it must be asked to go low before it may go high again.
+    used_up : str
+        The limit that a level reached, in words: it must be asked to go low before it may go high
+        again. Empty otherwise.
     holder : str
         Name of the trigger that last switched it on.
     withheld : str or None
@@ -89,8 +101,9 @@ class Line:
     strength: float = 0.0
     rise_ns: int = 0
     free_from_ns: int = 0
+    off_id: int | None = None
     held: bool = False
-    used_up: bool = False
+    used_up: str = ""
     holder: str = ""
     withheld: Withheld | None = None
     dose: Dose = field(init=False)
@@ -108,7 +121,7 @@ class Line:
         if self.high_until_ns:
             return f"{self.output}.{self.name} is high already ({self.holder})"
         if self.used_up:
-            return f"max_on_ms = {self.limits.max_on_ms:g} is used up until it is let go"
+            return f"{self.used_up} is used up until it is let go"
         if at_ns < self.free_from_ns:
             return f"within refractory_ms = {self.limits.refractory_ms:g}"
         room_ns = self.dose.room_ns(at_ns)
@@ -121,11 +134,15 @@ class Line:
             )
         return None
 
+    @property
+    def longest_us(self) -> int:
+        """Its longest on-time, in microseconds."""
+        return round(self.limits.max_on_ms * 1000)
+
     def longest_level_us(self, at_ns: int) -> int:
         """Return for how long a level may hold it from a time on, in microseconds."""
-        longest_us = int(self.limits.max_on_ms * 1000)
         room_ns = self.dose.room_ns(at_ns)
-        return longest_us if room_ns is None else min(longest_us, room_ns // 1000)
+        return self.longest_us if room_ns is None else min(self.longest_us, room_ns // 1000)
 
     def note_high(
         self, command: Command, sent_ns: int, holder: str, *, held: bool, withheld: Withheld | None
@@ -138,7 +155,11 @@ class Line:
         self.held, self.holder, self.withheld = held, holder, withheld
 
     def note_answer(self, ack: Ack) -> None:
-        """Learn from the answer to what switched it on when it really goes low."""
+        """Learn from an answer when it really goes low, or went low, at the latest."""
+        if ack.command_id == self.off_id:
+            late_ns = max(0, ack.ack_ns - ack.command_ns)
+            self.free_from_ns += late_ns
+            self.dose.correct(late_ns)
         if self.command is None or not self.high_until_ns:
             return
         if ack.command_id != self.command.command_id:
@@ -199,9 +220,10 @@ class Actuator:
     def arm(self) -> None:
         """Let commands through."""
         self._output.arm()
+        if not self.armed:
+            for line in self.lines.values():
+                line.dose.forget()
         self.armed = True
-        for line in self.lines.values():
-            line.dose.forget()
 
     def make_safe(self, now: int) -> None:
         """Drop every line and disarm. Never raises."""
@@ -241,6 +263,7 @@ class Actuator:
         """Switch a line off; return when that was handed over, None if nothing was ever sent."""
         sent_ns = self._output.send(command) if line.withheld is None else None
         line.note_low(now if sent_ns is None else sent_ns)
+        line.off_id = command.command_id
         return sent_ns
 
     def acks(self) -> Sequence[Ack]:

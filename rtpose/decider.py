@@ -126,7 +126,8 @@ class Decider:
         holds = line.holder == runner.name
         if decision is Decision.LOW:
             runner.complaint = ""
-            line.used_up = line.used_up and not holds
+            if holds:
+                line.used_up = ""
             if line.high_until_ns and holds:
                 why = "the condition ended"
                 self._switchboard.switch_off(

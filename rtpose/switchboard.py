@@ -168,8 +168,9 @@ class Switchboard:
         if not line.held:
             line.note_low(line.high_until_ns)  # the device timed the pulses itself
             return
-        line.used_up = True
         limits = line.limits
-        by_dose = line.command is not None and line.command.width_us < int(limits.max_on_ms * 1000)
-        reached = f"dose_ms = {limits.dose_ms}" if by_dose else f"max_on_ms = {limits.max_on_ms:g}"
-        self.switch_off(line, f"{reached} reached", now)
+        by_dose = line.command is not None and line.command.width_us < line.longest_us
+        line.used_up = (
+            f"dose_ms = {limits.dose_ms:g}" if by_dose else f"max_on_ms = {limits.max_on_ms:g}"
+        )
+        self.switch_off(line, f"{line.used_up} reached", now)
