@@ -248,7 +248,7 @@ class LineConfig(Settings):
     """
 
     pin: Annotated[int, Field(ge=0, le=63)]
-    max_on_ms: Annotated[float, Field(gt=0, le=60_000)]
+    max_on_ms: Annotated[float, Field(ge=0.001, le=60_000)]
     refractory_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
     dose_ms: Annotated[float, Field(gt=0, le=3_600_000)] | None = None
     dose_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
