@@ -12,6 +12,8 @@ from rtpose.rig import OutputEntry
 _BEATS_PER_WATCHDOG: Final = 4
 #: How often a device without a watchdog is told that the host lives.
 _DEFAULT_BEAT_MS: Final = 250.0
+#: A level that could be held for less is not begun.
+_SHORTEST_LEVEL_NS: Final = 1_000_000
 #: No answer takes longer; until it is here, nobody knows when a line rose.
 _ANSWER_NS: Final = 100_000_000
 
@@ -139,6 +141,18 @@ class Line:
         """Its longest on-time, in microseconds."""
         return round(self.limits.max_on_ms * 1000)
 
+    def is_high_by(self, holder: str) -> bool:
+        """Return whether it is high because a trigger wanted that."""
+        return self.high_until_ns > 0 and self.holder == holder
+
+    def time_left_us(self, at_ns: int) -> int:
+        """Return for how long it may stay at a level, from a time on, in microseconds."""
+        return 0 if self.command is None else self.command.width_us - (at_ns - self.rise_ns) // 1000
+
+    def level_refusal(self, at_ns: int) -> str | None:
+        """Say why no level may begin at a time, or return None if it may."""
+        return self.refusal(at_ns, _SHORTEST_LEVEL_NS)
+
     def longest_level_us(self, at_ns: int) -> int:
         """Return for how long a level may hold it from a time on, in microseconds."""
         room_ns = self.dose.room_ns(at_ns)
@@ -197,6 +211,8 @@ class Actuator:
     armed : bool
         Whether commands may reach its lines.
     lines : mapping of str to Line
+    all_lines : list of Line
+        These, and their shadows.
     """
 
     def __init__(self, entry: OutputEntry, output: Output | None = None) -> None:
@@ -206,9 +222,16 @@ class Actuator:
         self.lines: Mapping[str, Line] = {
             line: Line(entry.name, line, limits) for line, limits in entry.settings.lines.items()
         }
+        self.all_lines = list(self.lines.values())
         self._output = entry.plugin(entry.settings) if output is None else output
         self._beat_interval_ns = 0
         self._next_beat_ns = 0
+
+    def shadow(self, name: str) -> Line:
+        """Return a line with the limits of another, for what never reaches that one."""
+        shadow = Line(self.name, name, self.lines[name].limits)
+        self.all_lines.append(shadow)
+        return shadow
 
     def open(self) -> None:
         """Open the device; its lines stay low."""
@@ -221,7 +244,7 @@ class Actuator:
         """Let commands through."""
         self._output.arm()
         if not self.armed:
-            for line in self.lines.values():
+            for line in self.all_lines:
                 line.dose.forget()
         self.armed = True
 
@@ -229,7 +252,7 @@ class Actuator:
         """Drop every line and disarm. Never raises."""
         self._output.safe()
         self.armed = False
-        for line in self.lines.values():
+        for line in self.all_lines:
             if line.high_until_ns:
                 line.note_low(now)
 
