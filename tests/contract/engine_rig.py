@@ -102,6 +102,7 @@ class ScriptedOutput(Output):
         self.armed = False
         self.sent: list[tuple[int, Command]] = []
         self.safes: list[int] = []
+        self.refused: set[int] = set()
         self.refuses = ""
         self.does_not_arm = ""
         self.answers = True
@@ -119,6 +120,8 @@ class ScriptedOutput(Output):
         now = self._bench.now
         assert self.armed, "a command reached an output that is not armed"
         self.sent.append((now, command))
+        if self.refuses:
+            self.refused.add(command.command_id)
         self.answer(command, now)
         return now
 
@@ -130,7 +133,7 @@ class ScriptedOutput(Output):
                     command_id=command.command_id,
                     output=command.output,
                     line=command.line,
-                    ok=not self.refuses,
+                    ok=command.command_id not in self.refused,
                     command_ns=sent_ns,
                     ack_ns=self._bench.now,
                     detail=self.refuses,
@@ -159,7 +162,8 @@ class ScriptedOutput(Output):
 
     def highs(self, line: str) -> list[tuple[int, int]]:
         """Return when a line was high so far: from, and to (now, if it still is)."""
-        marks = [(at, 1, command) for at, command in self.sent if command.line == line]
+        taken = [mark for mark in self.sent if mark[1].command_id not in self.refused]
+        marks = [(at, 1, command) for at, command in taken if command.line == line]
         ends = [(at, 0, None) for at in self.safes]
         spans: list[tuple[int, int]] = []
         planned: list[tuple[int, int]] = []
