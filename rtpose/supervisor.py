@@ -40,6 +40,7 @@ from rtpose.model_card import ModelCard
 from rtpose.recorder import RecorderTask, recorder
 from rtpose.rig import Rig
 from rtpose.ring import RingAddress
+from rtpose.yoke import read_all_yoked_acts
 from rtpose.zoo import find_model
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
@@ -63,14 +64,15 @@ def model_path(rig: Rig) -> Path:
 
 
 def check(rig: Rig) -> ModelCard:
-    """Check what needs the model: that it is one, and that the triggers' keypoints are in it.
+    """Check what needs other files: the model, the triggers' keypoints in it, the logs to repeat.
 
     Raises
     ------
     ModelError
         If the model is missing, damaged or has no card.
     ConfigError
-        With one problem for every trigger that asks for what the model does not find.
+        With one problem for every trigger that asks for what the model does not find, or that is
+        yoked to what its line could never do.
     """
     card = read_card(model_path(rig))
     problems = []
@@ -85,6 +87,10 @@ def check(rig: Rig) -> ModelCard:
         misfit = entry.misfit(trigger, rig.outputs[output].settings.lines[line])
         if misfit is not None:
             problems.append(replace(misfit, where=f"{rig.source}: {misfit.where}"))
+    try:
+        read_all_yoked_acts(rig)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(problems)
     return card
