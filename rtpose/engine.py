@@ -131,6 +131,9 @@ class Engine:
         answered = "acks" if ack.confirmed else "unconfirmed"
         self._counters[answered if ack.ok else "refused_by_output"] += 1
         self._decider.on_ack(ack)
+        if not ack.ok and self._switchboard.was_switched_off_by(ack):
+            line = f"{ack.output}.{ack.line}"
+            self.disarm(f"{line} may still be high: {ack.detail}", ack.ack_ns)
 
     def on_input(self, event: InputEvent, now: int) -> None:
         """Take what happened at an input of an output."""

@@ -6,7 +6,7 @@ from typing import Final
 from rtpose.actuators import Actuator, Line
 from rtpose.errors import OutputError
 from rtpose.events import EventRecord, Moment
-from rtpose.messages import Command, Withheld
+from rtpose.messages import Ack, Command, Withheld
 
 #: A change of a level that is smaller is not sent: no 8-bit output would show it.
 LEVEL_STEP: Final = 1 / 255
@@ -144,6 +144,10 @@ class Switchboard:
             withheld=withheld,
             detail=why,
         )
+
+    def was_switched_off_by(self, ack: Ack) -> bool:
+        """Return whether an answer is to what switched its line off last."""
+        return self._actuators[ack.output].lines[ack.line].off_id == ack.command_id
 
     def let_go(self, why: str, now: int, held_by: str | None = None) -> None:
         """Switch off what is held high, or only what one trigger holds."""
