@@ -146,12 +146,6 @@ class ClockMapping:
             round(uncertainty_ns) + _RESOLUTION_NS,
         )
 
-    def least_us(self, duration_ns: int) -> int:
-        """Return how many microseconds the board counts, at least, while the host counts these."""
-        line = self._line
-        most = _NS_PER_US * (1 + _MOST_DRIFT) if line is None else line.rate + line.rate_error
-        return int(duration_ns / most)
-
     def facts(self) -> Mapping[str, int | float]:
         """Return what it knows, for the status; nothing before the first comparison.
 
