@@ -5,7 +5,8 @@ import threading
 
 from rtpose.clock import now_ns
 from rtpose.errors import MessageError, OutputError
-from rtpose_hardware.protocol import FrameReader, Received, parse
+from rtpose_hardware.answers import Received, parse
+from rtpose_hardware.protocol import FrameReader
 from rtpose_hardware.serial_port import open_port
 
 _JOIN_TIMEOUT_S = 1.0

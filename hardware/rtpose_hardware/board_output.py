@@ -12,17 +12,11 @@ from rtpose.errors import BoardVersionError, OutputError, RtposeError
 from rtpose.interfaces import Output, OutputInfo
 from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
+from rtpose_hardware.answers import BoardStatus, Done, Hello, Received, Trip, lines_of
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.board_settings import BoardSettings
 from rtpose_hardware.pending import PendingRequests
-from rtpose_hardware.protocol import (
-    BoardStatus,
-    Done,
-    Hello,
-    Received,
-    Request,
-    Trip,
-)
+from rtpose_hardware.protocol import Request
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
@@ -280,7 +274,7 @@ class BoardOutput(Output):
     def _judge(self, link: BoardLink, status: BoardStatus) -> None:
         self._is_safe = status.levels == 0 and status.session == 0
         if not self._is_safe:
-            high = ", ".join(map(str, protocol.lines_of(status.levels)))
+            high = ", ".join(map(str, lines_of(status.levels)))
             raise OutputError(
                 f"the board on {link.name} drives its lines low, but reads {high or 'none'} high: "
                 "look for a short circuit to another supply"

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
+from rtpose_hardware.answers import BoardClock, Done
 from rtpose_hardware.board_settings import BoardSettings
-from rtpose_hardware.protocol import BoardClock, Done, Reason
+from rtpose_hardware.protocol import Reason
 
 _NS_PER_MS = 1_000_000
 

@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeVar
 import serial
 
 from rtpose_hardware import protocol
-from rtpose_hardware.protocol import Done, Hello, Received, Request
+from rtpose_hardware.answers import BoardStatus, Done, Hello, Received, parse
+from rtpose_hardware.protocol import Request
 
 HARDWARE = Path(__file__).resolve().parents[2] / "hardware"
 EMULATOR = HARDWARE / "emulator" / "build" / "emulator"
@@ -134,7 +135,7 @@ class EmulatedBoard:
             if not data:
                 return None
             for payload in self._reader.feed(data + self.port.read(self.port.in_waiting)):
-                self._received.append(protocol.parse(payload))
+                self._received.append(parse(payload))
         return self._received.pop(0)
 
     def receive(self) -> Received:
@@ -185,8 +186,8 @@ class EmulatedBoard:
         assert done.moved
         return done
 
-    def status(self) -> protocol.BoardStatus:
-        return self.ask(Request.STATUS, answer=protocol.BoardStatus)
+    def status(self) -> BoardStatus:
+        return self.ask(Request.STATUS, answer=BoardStatus)
 
     def wait_until_low(self) -> None:
         """Let board time pass until all lines are low; asking keeps the watchdog content."""

@@ -17,16 +17,8 @@ from board_rig import (
 )
 
 from rtpose_hardware import protocol
-from rtpose_hardware.protocol import (
-    BoardStatus,
-    Counters,
-    Done,
-    Hello,
-    Reason,
-    Request,
-    Reset,
-    Trip,
-)
+from rtpose_hardware.answers import BoardStatus, Counters, Done, Hello, Trip
+from rtpose_hardware.protocol import Reason, Request, Reset
 
 pytestmark = pytest.mark.hardware
 

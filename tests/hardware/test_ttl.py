@@ -31,9 +31,9 @@ from rtpose.errors import BoardVersionError, OutputError
 from rtpose.interfaces import LineConfig
 from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
+from rtpose_hardware.answers import BoardStatus, parse
 from rtpose_hardware.board_output import BoardOutput
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
-from rtpose_hardware.protocol import BoardStatus
 from rtpose_hardware.ttl import TtlOutput
 
 pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("built")]
@@ -399,7 +399,7 @@ def test_a_line_that_stays_high_is_not_called_safe(
         """Let the pin of line 5 read high, as if it touched another supply."""
         frames = []
         for payload in protocol.FrameReader().feed(data):
-            levels = payload[8] | 1 << 5 if isinstance(protocol.parse(payload), BoardStatus) else 0
+            levels = payload[8] | 1 << 5 if isinstance(parse(payload), BoardStatus) else 0
             frames.append(payload[:8] + bytes([levels]) + payload[9:] if levels else payload)
         return b"".join(map(protocol.encode, frames))
 

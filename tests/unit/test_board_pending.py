@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from rtpose.interfaces import LineConfig
 from rtpose.messages import Command
+from rtpose_hardware.answers import Done
 from rtpose_hardware.board_settings import BoardSettings
 from rtpose_hardware.pending import PendingRequests
-from rtpose_hardware.protocol import Done, Reason
+from rtpose_hardware.protocol import Reason
 
 MS = 1_000_000
 

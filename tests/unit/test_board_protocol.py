@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import enum
 import os
 import re
 import shutil
@@ -15,20 +16,27 @@ from hypothesis import strategies as st
 
 from rtpose.errors import MessageError
 from rtpose_hardware import protocol
-from rtpose_hardware.protocol import (
-    Answer,
+from rtpose_hardware.answers import (
     BoardClock,
     BoardStatus,
     Counters,
     Done,
-    Event,
-    FrameReader,
     Hello,
-    Reason,
     Received,
+    Trip,
+    parse,
+)
+from rtpose_hardware.protocol import (
+    Answer,
+    Event,
+    Fault,
+    FrameReader,
+    InputMode,
+    Reason,
     Request,
     Reset,
-    Trip,
+    StopMode,
+    StopState,
 )
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "hardware" / "firmware"
@@ -65,10 +73,20 @@ def posix_cksum(data: bytes) -> int:
 
 def test_every_constant_is_that_of_the_board() -> None:
     board = definitions()
-    enums = {"REQUEST": Request, "ANSWER": Answer, "EVENT": Event, "REASON": Reason, "RESET": Reset}
+    enums: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
+        "REQUEST": Request,
+        "ANSWER": Answer,
+        "EVENT": Event,
+        "INPUT": InputMode,
+        "STOP_MODE": StopMode,
+        "STOP_STATE": StopState,
+        "FAULT": Fault,
+        "REASON": Reason,
+        "RESET": Reset,
+    }
     checked = set()
-    for prefix, enum in enums.items():
-        for member in enum:
+    for prefix, kind in enums.items():
+        for member in kind:
             name = f"{prefix}_{member.name}"
             assert member.value == board[name], name
             checked.add(name)
@@ -76,6 +94,7 @@ def test_every_constant_is_that_of_the_board() -> None:
         assert getattr(protocol, name) == board[name], name
     assert set(protocol.REFUSALS) == set(Reason)
     assert set(protocol.RESETS) == set(Reset)
+    assert set(protocol.FAULTS) == set(Fault)
 
 
 def test_the_hash_is_that_of_the_definitions() -> None:
@@ -143,13 +162,13 @@ def test_noise_is_never_kept_for_long(noise: bytes) -> None:
 @given(st.binary(min_size=2, max_size=60))
 def test_a_payload_is_parsed_or_refused_as_a_message_error(payload: bytes) -> None:
     with contextlib.suppress(MessageError):
-        protocol.parse(payload)
+        parse(payload)
 
 
 @pytest.mark.parametrize("payload", [b"\x80\x01\x02", b"\x83\x01", b"\x84\x00\x00", b"\x77\x00"])
 def test_what_is_no_answer_is_refused(payload: bytes) -> None:
     with pytest.raises(MessageError):
-        protocol.parse(payload)
+        parse(payload)
 
 
 # ------------------------------------------------------------------------------ the board's clock
@@ -207,7 +226,7 @@ class Core:
     def sent(self) -> list[Received]:
         buffer = ctypes.create_string_buffer(1 << 16)
         count = self._lib.host_sent(buffer)
-        return [protocol.parse(payload) for payload in self._reader.feed(buffer.raw[:count])]
+        return [parse(payload) for payload in self._reader.feed(buffer.raw[:count])]
 
     @property
     def high(self) -> int:
