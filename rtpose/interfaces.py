@@ -367,7 +367,7 @@ class Output(ABC):
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at its inputs since the last call, without waiting; oldest first.
 
-        ``run`` is left at its default: control fills it in.
+        ``run`` and ``output`` are left at their defaults: control fills them in.
         """
         return ()
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rtpose_hardware.protocol import BoardClock
+from rtpose_hardware.answers import BoardClock
 
 _BUCKET_NS: Final = 500_000_000
 _BUCKETS: Final = 32

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rtpose.interfaces import Identifier, LineConfig, OutputSettings, Settings
 from rtpose_hardware import protocol
+from rtpose_hardware.answers import lines_of
 from rtpose_hardware.protocol import InputMode, StopMode
 
 #: The inputs by what is printed on the board, in the order of their numbers.
@@ -110,7 +111,7 @@ class BoardSettings(OutputSettings):
         A command that is not answered for that long is reported as failed.
     """
 
-    level_pins: ClassVar[frozenset[int]] = frozenset(protocol.lines_of(protocol.LINES_WITH_LEVELS))
+    level_pins: ClassVar[frozenset[int]] = frozenset(lines_of(protocol.LINES_WITH_LEVELS))
     lines: Annotated[Mapping[Identifier, BoardLine], Field(min_length=1)]
     inputs: Mapping[Identifier, BoardInput] = Field(default_factory=dict)
     stop_input: Literal["closed-is-well", "high-is-well"] | None = None
