@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks import summary_us, table
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.errors import OutputError
-from rtpose.interfaces import LineConfig
 from rtpose.loop import go_realtime
 from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
+from rtpose_hardware.board_settings import BoardLine
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
 
 _COMMANDS = 2000
@@ -36,7 +36,7 @@ Edge = tuple[int, int, int, int]  # ns, cycle, line, level
 
 
 def _open(folder: Path) -> EmulatedTtlOutput:
-    lines = {f"line{pin}": LineConfig(pin=pin, max_on_ms=10) for pin in range(protocol.LINES)}
+    lines = {f"line{pin}": BoardLine(pin=pin, max_on_ms=10) for pin in range(protocol.LINES)}
     board = EmulatedTtlOutput(
         EmulatedTtlOutput.Config(lines=lines, watchdog_ms=1000, edge_log=str(folder / "edges.log"))
     )
