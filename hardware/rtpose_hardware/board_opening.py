@@ -107,12 +107,12 @@ def limits_of(settings: BoardSettings) -> Sequence[Setting]:
     """Return the limits of all lines, which a board is told before each arming.
 
     Telling it the same limit again changes nothing, so that doses and refractory times go on over a
-    new arming. A dose without a window is counted per arming: it is begun anew.
+    new arming. Only a dose without a window begins anew, by being left out once.
     """
     limits = [protocol.limit_data(number, 0) for number in range(protocol.LINES)]
     anew = []
     for line in settings.lines.values():
+        limits[line.pin] = line.limit()
         if line.dose_ms is not None and line.dose_window_s is None:
-            anew.append(limits[line.pin])
-        limits[line.pin] = line.limit
+            anew.append(line.limit(dose=False))
     return [(Request.LIMIT, data) for data in (*anew, *limits)]

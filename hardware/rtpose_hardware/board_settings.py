@@ -45,15 +45,14 @@ class BoardLine(LineConfig):
     ]
     dose_ms: Annotated[float, Field(ge=protocol.MIN_WIDTH_US / 1000, le=3_600_000)] | None = None
 
-    @property
-    def limit(self) -> bytes:
-        """What tells the board its limits."""
+    def limit(self, *, dose: bool = True) -> bytes:
+        """Return what tells the board its limits, with or without its dose."""
         return protocol.limit_data(
             self.pin,
             _us(self.max_on_ms),
             int(self.refractory_ms * 1000),
-            _us(self.dose_ms or 0.0),
-            _us((self.dose_window_s or 0.0) * 1000),
+            _us(self.dose_ms or 0.0) if dose else 0,
+            _us((self.dose_window_s or 0.0) * 1000) if dose else 0,
         )
 
 

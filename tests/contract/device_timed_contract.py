@@ -175,8 +175,8 @@ class DeviceTimedContract(OutputContract):
             ]
         ):
             assert self.is_refused(output, command(number, "laser", "train", width_us, **train))
-        train = command(10, "laser", "train", 1000, period_us=3000, count=20)
-        assert not self.is_refused(output, train)
+        fits = command(10, "laser", "train", 1000, period_us=3000, count=20)
+        assert not self.is_refused(output, fits)
         assert self.settle(output, edges, 40) == [("laser", True), ("laser", False)] * 20
 
     # ------------------------------------------------------------------------------- levels
@@ -209,7 +209,8 @@ class DeviceTimedContract(OutputContract):
     def test_the_refractory_time_is_held_by_the_device(
         self, arm_with: Callable[..., Output]
     ) -> None:
-        output = arm_with(laser={**LASER, "refractory_ms": 60_000}, lamp={**LAMP, "levels": False})
+        slow = {"refractory_ms": 60_000, "dose_ms": 1000}
+        output = arm_with(laser={**LASER, **slow}, lamp={**LAMP, "levels": False})
         assert not self.is_refused(output, command(1, "laser", "on", MAX_ON_US))
         assert not self.is_refused(output, command(2, "laser", "off", 0))
         assert self.is_refused(output, command(3, "laser", "pulse", 1000))
