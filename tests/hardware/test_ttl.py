@@ -280,7 +280,7 @@ def test_another_protocol_is_refused(
     shutil.copytree(HARDWARE / "firmware", sources, ignore=shutil.ignore_patterns("build"))
     header = sources / "protocol.h"
     text = header.read_text()
-    for old, new in (("PROTOCOL_VERSION 1", "PROTOCOL_VERSION 2"), ("60000000", "50000000")):
+    for old, new in (("PROTOCOL_VERSION 2", "PROTOCOL_VERSION 3"), ("60000000", "50000000")):
         if drift in text.split(old)[0].splitlines()[-1] + old:
             header.write_text(text.replace(old, new))
     assert header.read_text() != text
@@ -289,9 +289,9 @@ def test_another_protocol_is_refused(
     )
     board = start_board(firmware=sources / "build" / "board.elf")
     output = make_ttl(board.tty)
-    version = 2 if drift == "PROTOCOL_VERSION" else 1
+    version = 3 if drift == "PROTOCOL_VERSION" else 2
     with pytest.raises(
-        BoardVersionError, match=rf"version {version} .*version 1 .*flash"
+        BoardVersionError, match=rf"version {version} .*version 2 .*flash"
     ) as caught:
         output.open()
     assert caught.value.exit_code == 2
