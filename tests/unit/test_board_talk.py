@@ -35,7 +35,7 @@ def obedient(_kind: int, sequence: int) -> list[Received]:
 
 
 class Wire:
-    """Stands in for `BoardLink`; answers are there once somebody receives.
+    """Stands in for `BoardLink`; the board answers as soon as somebody receives.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Wire:
         return now_ns()
 
     def receive(self, timeout_s: float = 0.0) -> tuple[Received, int] | None:
-        while not self._said and self._waiting and timeout_s > 0:
+        while not self._said and self._waiting:
             _, payload = self._waiting.popleft()
             self.say(*self._board(payload[0], payload[1]))
         if not self._said:
