@@ -21,6 +21,9 @@ from rtpose_hardware.board_settings import BoardSettings
 from rtpose_hardware.board_talk import ANSWER_TIMEOUT_NS, BoardTalk
 from rtpose_hardware.protocol import Request
 
+#: `Output`: `open` takes 5 s at most, of which `meet` may have taken 3.5.
+_PREPARE_TIMEOUT_NS = 1_000_000_000
+
 #: How often a heartbeat asks for something that `facts` tells; there are two such questions.
 _QUESTION_NS = 500_000_000
 
@@ -64,7 +67,7 @@ class BoardOutput(Output):
             hello, baud = meet(link, self._settings.baud)
             self._make_safe(talk)
             talk.events.take()  # of an earlier host, where opening the port resets no board
-            found = self._prepare(talk, now_ns() + ANSWER_TIMEOUT_NS)
+            found = self._prepare(talk, now_ns() + _PREPARE_TIMEOUT_NS)
         except RtposeError:
             self.close()
             raise
