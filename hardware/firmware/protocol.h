@@ -52,6 +52,7 @@
 #define LEVEL_HZ 7812          /* frequency of a line at a level; 7812.5 */
 #define MIN_WIDTH_US 20        /* of on-times, and of the time between two of a train */
 #define MAX_WIDTH_US 60000000  /* of on-times, and of a train's delay and period */
+#define MIN_DELAY_US 100       /* of a train's delay, but for 0 */
 #define MAX_SPAN_US 3600000000 /* of refractory times and dose windows */
 #define MAX_TRAIN_US 600000000 /* from the order to the last falling edge */
 #define MAX_TRAIN_EDGES_HZ 4000 /* of all trains together */
@@ -70,8 +71,8 @@
 #define REQUEST_ARM 0x06      /* u16 session, not 0 -> DONE */
 #define REQUEST_WATCHDOG 0x07 /* * u16 ms -> DONE */
 #define REQUEST_LIMIT 0x08    /* * u8 line, then u32 us each: longest on-time (0 = unusable),
-                                 refractory time, dose (0 = no cap), window of the dose (0 = since
-                                 this limit was set) -> DONE. The same limit once more changes
+                                 refractory time, dose (0 = no cap, window 0 then too), window of the
+                                 dose (0 = since this limit was set) -> DONE. The same limit once more changes
                                  nothing. Another one with a window takes over what is charged, as
                                  if it had been now; one without starts from 0 */
 #define REQUEST_INPUT 0x09    /* * u8 input, u8 INPUT_*, u8 pull-up (0, 1), u16 hold-off in us -> DONE.
@@ -88,11 +89,11 @@
 #define REQUEST_PULSE 0x30 /* width: high for exactly that long; refused if the line is on -> DONE */
 #define REQUEST_LEVEL 0x40 /* u8 duty, not 0, then width: as ON, but switching at LEVEL_HZ, high for
                               (duty + 1) / 256 of the time; a duty counts from the next period on */
-#define REQUEST_TRAIN 0x50 /* u32 delay (0 = now, else at least MIN_WIDTH_US), u32 width, u32 period,
-                              all us, u16 count, not 0: that many pulses, their rising edges one
-                              period apart; with a count of 1 the period is not looked at. Refused if
-                              the line is on. Until it ends only OFF is obeyed -> DONE, with the time
-                              of the first rising edge */
+#define REQUEST_TRAIN 0x50 /* u32 delay (0 = at once, within MIN_DELAY_US), u32 width, u32 period, all
+                              us, u16 count, not 0: that many pulses, their rising edges one period
+                              apart; with a count of 1 the period is not looked at. Refused if the
+                              line is on. Until it ends only OFF is obeyed -> DONE, with the time of
+                              the first rising edge */
 
 /* Answers. */
 #define ANSWER_DONE 0x80      /* u32 time */

@@ -1,4 +1,4 @@
-/* What is due when: the end of each line's on-time, and of the watchdog's patience.
+/* What is due when: the next edge of each line, and the end of the watchdog's patience.
  *
  * Times are ticks of a free-running 32-bit clock; they compare rightly as long as everything lies
  * within half its range. Not safe against interrupts: the target switches them off around it. */

@@ -15,7 +15,7 @@ PROTOCOL_VERSION = 2
 
 #: CRC of the definitions in protocol.h, as the firmware's Makefile computes it: a board that was
 #: built from other definitions is refused even if its version is the same.
-PROTOCOL_HASH = 692136290
+PROTOCOL_HASH = 1464605032
 
 FRAME_END = 0xC0
 FRAME_ESCAPE = 0xDB
@@ -33,6 +33,7 @@ LINES_WITH_LEVELS = 0x06
 LEVEL_HZ = 7812
 MIN_WIDTH_US = 20
 MAX_WIDTH_US = 60_000_000
+MIN_DELAY_US = 100
 MAX_SPAN_US = 3_600_000_000
 MAX_TRAIN_US = 600_000_000
 MAX_TRAIN_EDGES_HZ = 4000

@@ -5,6 +5,7 @@
 #include <avr/wdt.h>
 
 #include "../board.h"
+#include "health.h"
 #include "pins.h"
 #include "target.h"
 
@@ -65,6 +66,11 @@ void port_put(uint8_t byte)
     UCSR0B |= _BV(UDRIE0);
 }
 
+bool port_has_room(uint8_t bytes)
+{
+    return (uint8_t)(sending_out - sending_in - 1) >= bytes;
+}
+
 static void uart_start(void)
 {
     UCSR0A = _BV(U2X0);
@@ -77,10 +83,11 @@ static void uart_start(void)
 
 static uint8_t reset_flags __attribute__((section(".noinit")));
 
-/* Before the C runtime: lines low, and the hardware watchdog off, which a watchdog reset leaves
- * running at its shortest period. */
+/* Before the C runtime: lines low, the hardware watchdog off, which a watchdog reset leaves running
+ * at its shortest period, and the memory that will be stack marked. */
 __attribute__((naked, used, section(".init3"))) static void first_thing(void)
 {
+    TCCR0A = 0;
     PORTD = 0;
     PORTB = 0;
     DDRD = PORTD_OF_LINES(ALL_LINES);
@@ -88,6 +95,7 @@ __attribute__((naked, used, section(".init3"))) static void first_thing(void)
     reset_flags = MCUSR;
     MCUSR = 0;
     wdt_disable();
+    stack_mark();
 }
 
 static uint8_t reset_cause(void)
@@ -109,9 +117,14 @@ int main(void)
     wdt_enable(WDTO_60MS); /* only this loop feeds it */
     sei();
     board_start(reset_cause());
-    for (;;) {
+    for (uint8_t turn = 0;;) {
         wdt_reset(); /* also between the bytes of a stream without end */
         board_poll();
+        if (turn != (uint8_t)overflows) { /* every 4 ms */
+            turn = (uint8_t)overflows;
+            board_tick();
+            levels_tick();
+        }
         if (received_out != received_in) {
             board_take(received[received_out++]);
             continue;
