@@ -326,7 +326,8 @@ class Output(ABC):
 
     Lifecycle: ``__init__(config)`` does nothing that can fail; `open`; then `arm` and `safe` any
     number of times; `close` at the end, which makes safe first. No call blocks for longer than
-    100 ms, `open` and `close` for longer than 5 s.
+    100 ms, `arm` (in which a device may test itself) for longer than 500 ms, `open` and `close` for
+    longer than 5 s.
     """
 
     Config: ClassVar[type[OutputSettings]]

@@ -18,11 +18,13 @@ from rtpose_hardware.answers import SelfTest
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.board_opening import check_self_test, limits_of, meet, settings_of
 from rtpose_hardware.board_settings import BoardSettings
-from rtpose_hardware.board_talk import ANSWER_TIMEOUT_NS, BoardTalk
+from rtpose_hardware.board_talk import BoardTalk
 from rtpose_hardware.protocol import Request
 
-#: `Output`: `open` takes 5 s at most, of which `meet` may have taken 3.5.
-_PREPARE_TIMEOUT_NS = 1_000_000_000
+#: `Output`: `open` takes 5 s at most, of which `meet` may have taken 3.5, and `arm` 500 ms, of
+#: which the self-test takes 50.
+_OPEN_TIMEOUT_NS = 1_000_000_000
+_ARM_TIMEOUT_NS = 450_000_000
 
 #: How often a heartbeat asks for something that `facts` tells; there are two such questions.
 _QUESTION_NS = 500_000_000
@@ -67,7 +69,7 @@ class BoardOutput(Output):
             hello, baud = meet(link, self._settings.baud)
             self._make_safe(talk)
             talk.events.take()  # of an earlier host, where opening the port resets no board
-            found = self._prepare(talk, now_ns() + _PREPARE_TIMEOUT_NS)
+            found = self._prepare(talk, now_ns() + _OPEN_TIMEOUT_NS)
         except RtposeError:
             self.close()
             raise
@@ -121,7 +123,7 @@ class BoardOutput(Output):
             self._session = 0
         talk.fault = None
         talk.stopped = False
-        deadline_ns = now_ns() + ANSWER_TIMEOUT_NS
+        deadline_ns = now_ns() + _ARM_TIMEOUT_NS
         if not self._session:
             self._prepare(talk, deadline_ns)
         session = self._session or 1 + secrets.randbelow(0xFFFF)

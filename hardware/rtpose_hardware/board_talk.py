@@ -29,8 +29,8 @@ from rtpose_hardware.protocol import Request, StopState
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 
-#: `Output`: no call blocks for longer than 100 ms.
-ANSWER_TIMEOUT_NS = 90 * _NS_PER_MS
+#: `Output`: hardly a call blocks for longer than 100 ms.
+_ANSWER_TIMEOUT_NS = 90 * _NS_PER_MS
 _SAFE_REPEAT_NS = 30 * _NS_PER_MS
 
 #: Of what the board can hold, so much is left free for SAFE, which waits for no answers.
@@ -125,7 +125,7 @@ class BoardTalk:
 
     def make_safe(self) -> None:
         """Drop all lines; raise `OutputError` unless the board confirms in time that they are."""
-        deadline_ns = now_ns() + ANSWER_TIMEOUT_NS
+        deadline_ns = now_ns() + _ANSWER_TIMEOUT_NS
         asked = set()
         while now_ns() < deadline_ns:
             sequence = self._sequence()
@@ -172,7 +172,7 @@ class BoardTalk:
 
     def _make_room(self, frame: bytes) -> None:
         """Wait for answers, so that the board's receive buffer cannot overflow."""
-        deadline_ns = now_ns() + ANSWER_TIMEOUT_NS
+        deadline_ns = now_ns() + _ANSWER_TIMEOUT_NS
         while not self._has_room(frame):
             item = self.link.receive((deadline_ns - now_ns()) / _NS_PER_S)
             if item is not None:

@@ -138,7 +138,7 @@ class TestTtl(DeviceTimedContract, InputContract):
                 "port": wire.tty,
                 "lines": lines,
                 "inputs": {"lick": {"pin": "D8", "edges": "both"}},
-                "stop_input": "closed-is-well",
+                # "stop_input": "closed-is-well",
             }
             return TtlOutput(TtlOutput.Config.model_validate(settings))
 
@@ -201,7 +201,7 @@ def test_a_pulse_has_its_width_and_a_refusal_its_reason(
     assert details[1] == (True, "")
     assert details[2] == (True, "no edge: the line was high already")
     assert details[3][0] is False
-    assert "high already" in details[3][1]
+    assert details[3][1] == "the line is on or in a train already"
     assert details[4][0] is False
     assert "2000 ms" in details[4][1]
     assert details[5] == (True, "no edge: the line was low already")
