@@ -230,7 +230,7 @@ def test_unknown_requests_and_lines_are_refused(board: EmulatedBoard) -> None:
         for kind in (Request.ON, Request.OFF, Request.PULSE):
             width_us = 0 if kind == Request.OFF else 1000
             assert is_refused(board.order(kind, line, width_us), Reason.LINE)
-    for unknown in (0x00, 0x09, 0x40, 0x80, 0xFF):
+    for unknown in (0x00, 0x0C, 0x60, 0x80, 0xFF):
         board.write(protocol.encode(bytes((unknown, 1))))
         assert is_refused(board.expect(Done), Reason.TYPE)
     assert board.edges == []
