@@ -185,7 +185,7 @@ class DeviceTimedContract(OutputContract):
         self, arm_with: Callable[..., Output], edges: Callable[[], Edges]
     ) -> None:
         output = arm_with(lamp=LAMP)
-        for number, level in enumerate((0.1, 0.5, 1.0, 0.25)):
+        for number, level in enumerate((0.1, 0.5, 0.25, 1.0)):
             order = command(number, "lamp", "on", MAX_ON_US, level=level)
             assert not self.is_refused(output, order)
         assert self.is_refused(output, command(9, "lamp", "pulse", 1000))

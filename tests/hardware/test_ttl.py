@@ -24,7 +24,7 @@ from board_rig import (
     read_wire,
     relayed,
 )
-from device_timed_contract import DeviceTimedContract, InputContract, MakeWith
+from device_timed_contract import DeviceTimedContract, Drive, InputContract, MakeWith
 from test_output_contract import LINES as CONTRACT_LINES
 from test_output_contract import Edges, OutputContract, pause
 
@@ -125,6 +125,7 @@ class TestTtl(DeviceTimedContract, InputContract):
 
     @pytest.fixture
     def wire(self, rig: EmulatedBoard) -> Iterator[Relay]:
+        rig.drive("D2 0")  # the contact of the emergency stop is closed
         relay = Relay(rig.tty)
         yield relay
         if relay.tty:
@@ -138,7 +139,7 @@ class TestTtl(DeviceTimedContract, InputContract):
                 "port": wire.tty,
                 "lines": lines,
                 "inputs": {"lick": {"pin": "D8", "edges": "both"}},
-                # "stop_input": "closed-is-well",
+                "stop_input": "closed-is-well",
             }
             return TtlOutput(TtlOutput.Config.model_validate(settings))
 
@@ -151,6 +152,15 @@ class TestTtl(DeviceTimedContract, InputContract):
             wire.tty = ""
 
         return cut
+
+    @pytest.fixture
+    def lick(self, rig: EmulatedBoard) -> Drive:
+        rig.drive("D8 0")
+        return lambda high: rig.drive(f"D8 {high:d}")
+
+    @pytest.fixture
+    def press(self, rig: EmulatedBoard) -> Drive:
+        return lambda pressed: rig.drive("D2 z" if pressed else "D2 0")
 
     @pytest.fixture
     def edges(self, rig: EmulatedBoard) -> Callable[[], Edges]:
