@@ -13,6 +13,9 @@
 
 #define ALL_LINES 0xFF
 
+/* A table, because a small chip shifts by one place at a time. */
+static const uint8_t bit_of_line[LINES] = {1, 2, 4, 8, 16, 32, 64, 128};
+
 /* Called once after reset, with one of RESET_*, when all lines are low. */
 void board_start(uint8_t reset_cause);
 

@@ -85,7 +85,8 @@ void inputs_poll(void)
 
 void inputs_tick(void)
 {
-    settle(&inputs[next_input], port_us(port_now())); /* before the clock could wrap */
+    if (inputs[next_input].holds_off)
+        settle(&inputs[next_input], port_us(port_now())); /* before the clock could wrap */
     next_input = (uint8_t)(next_input + 1) % INPUTS;
 }
 

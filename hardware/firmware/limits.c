@@ -6,100 +6,102 @@
 
 #define QUARTERS 5 /* four make a window; the newest is not complete */
 
+/* `count` on-times of `width_us`, their beginnings `period_us` apart. */
+struct use {
+    uint32_t rise_us, width_us, period_us;
+    uint32_t end_us; /* planned; rounded up, the rise down */
+    uint16_t count;
+};
+
 static struct line {
     struct limit limit;
     struct use use;
-    bool runs;    /* the use */
-    bool late;    /* it began up to 1 us after rise_us */
-    bool rests;   /* since fall_us, for the refractory time */
-    uint32_t fall_us;
-    uint32_t quarter_us;         /* length of a quarter of the window */
-    uint32_t newest_us;          /* when the newest quarter began */
-    uint32_t charged_us[QUARTERS]; /* newest first */
+    bool runs;               /* the use */
+    bool rests;              /* since fall_us, for the refractory time */
+    uint32_t fall_us;        /* rounded up */
+    uint32_t window_us;      /* when its newest quarter began */
+    uint32_t quarter_us;     /* its length */
+    uint32_t part_us[QUARTERS]; /* on-time that ended in it, newest first */
+    uint32_t charged_us;     /* their sum */
 } lines[LINES];
 
+uint8_t limits_on_time;
 static uint8_t next_line;
 
 void limits_restart(void)
 {
     memset(lines, 0, sizeof lines);
+    limits_on_time = 0;
     next_line = 0;
 }
 
 /* ---- charges ---- */
 
-static uint32_t charged_us(const struct line *line)
-{
-    uint32_t sum = 0;
-    for (uint8_t quarter = 0; quarter < QUARTERS; quarter++)
-        sum += line->charged_us[quarter];
-    return sum;
-}
-
 /* Let the window move on; what is older than it is forgotten. */
-static void move_window(struct line *line, uint32_t now_us)
+static inline void move_window(struct line *line, uint32_t now_us)
 {
-    if (!line->limit.window_us || (int32_t)(now_us - line->newest_us) < 0)
+    if (!line->limit.window_us)
         return;
     uint8_t moved = 0;
-    while (now_us - line->newest_us >= line->quarter_us) {
+    while ((int32_t)(now_us - line->window_us) >= (int32_t)line->quarter_us) {
         if (++moved > QUARTERS) { /* all is forgotten by now */
-            line->newest_us = now_us;
+            line->window_us = now_us;
             return;
         }
-        memmove(line->charged_us + 1, line->charged_us,
-                sizeof line->charged_us - sizeof *line->charged_us);
-        line->charged_us[0] = 0;
-        line->newest_us += line->quarter_us;
+        line->charged_us -= line->part_us[QUARTERS - 1];
+        memmove(line->part_us + 1, line->part_us, sizeof line->part_us - sizeof *line->part_us);
+        line->part_us[0] = 0;
+        line->window_us += line->quarter_us;
     }
+}
+
+static void charge(struct line *line, uint32_t on_us)
+{
+    line->part_us[0] += on_us;
+    line->charged_us += on_us;
 }
 
 /* ---- uses ---- */
 
-static uint32_t end_us(const struct use *use)
-{
-    return use->rise_us + use->width_us + (uint32_t)(use->count - 1) * use->period_us;
-}
-
-/* Cut a use to what was done of it until a time. */
+/* Cut a use to the on-times that have begun before a time. */
 static void cut(struct use *use, uint32_t until_us)
 {
     int32_t elapsed_us = (int32_t)(until_us - use->rise_us);
     if (elapsed_us <= 0) {
         use->count = 0;
-        return;
-    }
-    uint16_t begun = 1;
-    if (use->count > 1) {
+    } else if (use->count > 1) {
         uint32_t whole = (uint32_t)elapsed_us / use->period_us;
-        begun = whole < use->count ? (uint16_t)whole + 1 : use->count;
+        if (whole < use->count) {
+            use->end_us -= (use->count - 1 - whole) * use->period_us;
+            use->count = (uint16_t)whole + 1;
+        }
     }
-    use->count = begun;
 }
 
-/* Enter the use that ran, ended by itself or cut at `until_us`, into the books. */
+/* Enter the use that ran, ended as planned or cut at `until_us`, into the books. */
 static void close(struct line *line, uint32_t until_us)
 {
     struct use *use = &line->use;
-    uint32_t planned_us = end_us(use);
-    uint32_t unused_us = 0;
-    if ((int32_t)(planned_us - until_us) > 0) {
-        cut(use, until_us);
-        int32_t cut_off_us = (int32_t)(end_us(use) - until_us);
-        unused_us = cut_off_us > 0 ? (uint32_t)cut_off_us : 0;
-    }
     line->runs = false;
+    if ((int32_t)(use->end_us - until_us) > 0)
+        cut(use, until_us);
     if (!use->count)
         return;
-    line->fall_us = end_us(use) - unused_us + (unused_us ? 0 : line->late);
+    uint32_t on_us = use->count * use->width_us;
+    if ((int32_t)(use->end_us - until_us) > 0) {
+        uint32_t unused_us = use->end_us - until_us;
+        on_us -= unused_us < use->width_us ? unused_us : use->width_us;
+        use->end_us = until_us;
+    }
+    line->fall_us = use->end_us;
     line->rests = true;
     if (line->limit.dose_us) {
         move_window(line, line->fall_us);
-        line->charged_us[0] += use->count * use->width_us - unused_us;
+        charge(line, on_us);
     }
 }
 
-/* How long the line has been low; the fall was rounded up, the present down. */
+/* How long the line has been low; its fall was rounded up, the present down. */
 static uint32_t low_us(const struct line *line, uint32_t now_us)
 {
     return now_us == line->fall_us - 1 ? 0 : now_us - line->fall_us;
@@ -107,7 +109,7 @@ static uint32_t low_us(const struct line *line, uint32_t now_us)
 
 static void settle(struct line *line, uint32_t now_us)
 {
-    if (line->runs && (int32_t)(now_us - end_us(&line->use) - line->late) >= 0)
+    if (line->runs && (int32_t)(now_us - line->use.end_us) >= 0)
         close(line, now_us);
     if (line->rests && low_us(line, now_us) >= line->limit.refractory_us)
         line->rests = false; /* noted before the clock could wrap */
@@ -116,29 +118,40 @@ static void settle(struct line *line, uint32_t now_us)
 
 void limits_tick(void)
 {
-    settle(&lines[next_line], port_us(port_now()));
+    if (limits_on_time & bit_of_line[next_line])
+        settle(&lines[next_line], port_us(port_now()));
     next_line = (uint8_t)(next_line + 1) % LINES;
+}
+
+static uint32_t rounded_up_us(uint32_t tick)
+{
+    return port_us(tick + PORT_TICKS_PER_US - 1);
 }
 
 void limit_begin(uint8_t number, uint32_t tick, uint32_t width_us, uint32_t period_us,
                  uint16_t count)
 {
+    if (!(limits_on_time & bit_of_line[number]))
+        return;
     struct line *line = &lines[number];
-    line->use = (struct use){port_us(tick), width_us, period_us, count};
-    line->late = tick % PORT_TICKS_PER_US != 0;
+    uint32_t length_us = count > 1 ? width_us + (uint32_t)(count - 1) * period_us : width_us;
+    line->use = (struct use){port_us(tick), width_us, period_us, rounded_up_us(tick) + length_us,
+                             count};
     line->runs = true;
 }
 
-void limit_move(uint8_t line, uint32_t width_us)
+void limit_move(uint8_t number, uint32_t width_us)
 {
-    lines[line].use.width_us = width_us;
+    struct use *use = &lines[number].use;
+    use->end_us += width_us - use->width_us;
+    use->width_us = width_us;
 }
 
 void limits_drop(uint8_t dropped, uint32_t tick)
 {
-    uint32_t until_us = port_us(tick + PORT_TICKS_PER_US - 1);
+    uint32_t until_us = rounded_up_us(tick);
     for (uint8_t number = 0; number < LINES; number++)
-        if (dropped >> number & 1 && lines[number].runs)
+        if (dropped & bit_of_line[number] && lines[number].runs)
             close(&lines[number], until_us);
 }
 
@@ -167,12 +180,19 @@ uint8_t limit_set(uint8_t number, const struct limit *limit)
         return 0;
     uint32_t now_us = port_us(port_now());
     settle(line, now_us);
-    uint32_t charged = limit->window_us ? charged_us(line) : 0;
-    memset(line->charged_us, 0, sizeof line->charged_us);
-    line->charged_us[0] = charged;
-    line->newest_us = now_us;
+    uint32_t charged_us = limit->window_us ? line->charged_us : 0;
+    memset(line->part_us, 0, sizeof line->part_us);
+    line->charged_us = 0;
+    charge(line, charged_us);
+    line->window_us = now_us;
     line->quarter_us = limit->window_us / 4 + (limit->window_us % 4 != 0);
     line->limit = *limit;
+    if (limit->refractory_us || limit->dose_us) {
+        limits_on_time |= bit_of_line[number];
+    } else {
+        limits_on_time &= (uint8_t)~bit_of_line[number];
+        line->runs = line->rests = false;
+    }
     return 0;
 }
 
@@ -192,8 +212,6 @@ bool limits_usable(void)
 uint8_t limit_refusal(uint8_t number, uint32_t delay_us, uint32_t on_us)
 {
     struct line *line = &lines[number];
-    if (!line->limit.refractory_us && !line->limit.dose_us)
-        return 0; /* quickly, for lines without */
     uint32_t now_us = port_us(port_now());
     settle(line, now_us);
     if (line->runs) /* and is low, so it ends in this very microsecond */
@@ -215,8 +233,9 @@ uint32_t limit_allowance_us(uint8_t number)
     const struct line *line = &lines[number];
     uint32_t allowed_us = line->limit.longest_us;
     if (line->limit.dose_us) {
-        uint32_t charged = charged_us(line);
-        uint32_t left_us = charged < line->limit.dose_us ? line->limit.dose_us - charged : 0;
+        uint32_t left_us = line->charged_us < line->limit.dose_us
+                               ? line->limit.dose_us - line->charged_us
+                               : 0;
         if (left_us < allowed_us)
             allowed_us = left_us;
     }

@@ -18,12 +18,6 @@ struct limit {
     uint32_t window_us;     /* 0 = since the limit was set */
 };
 
-/* `count` on-times of `width_us`, the beginnings `period_us` apart. */
-struct use {
-    uint32_t rise_us, width_us, period_us;
-    uint16_t count;
-};
-
 /* Forget everything: no line is usable. */
 void limits_restart(void);
 
@@ -36,7 +30,10 @@ uint8_t limit_set(uint8_t line, const struct limit *limit);
 uint32_t limit_longest_us(uint8_t line);
 bool limits_usable(void); /* any line */
 
-/* Why the line may not go on after `delay_us` from now, for `on_us` altogether: a REASON_, or 0. */
+/* Lines that have a refractory time or a dose; no books are kept of the others. */
+extern uint8_t limits_on_time;
+
+/* Why one of these lines may not go on `delay_us` from now, for `on_us` altogether: a REASON_, or 0. */
 uint8_t limit_refusal(uint8_t line, uint32_t delay_us, uint32_t on_us);
 
 /* Why it may not be low for only `gap_us` between two on-times: a REASON_, or 0. */

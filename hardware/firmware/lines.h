@@ -20,9 +20,6 @@ struct lines {
     bool guarded;               /* the watchdog runs: lines may rise */
 };
 
-/* A table, because a small chip shifts by one place at a time. */
-static const uint8_t bit_of_line[LINES] = {1, 2, 4, 8, 16, 32, 64, 128};
-
 /* All lines off, nothing follows. */
 static inline void lines_release(struct lines *lines)
 {

@@ -18,10 +18,16 @@ static bool may_be_on(uint8_t line, uint32_t width_us)
     return width_us >= MIN_WIDTH_US && width_us <= limit_longest_us(line);
 }
 
+/* Quickly for the lines that this does not concern. */
+static inline uint8_t refusal_in_time(uint8_t line, uint32_t delay_us, uint32_t on_us)
+{
+    return limits_on_time & bit_of_line[line] ? limit_refusal(line, delay_us, on_us) : 0;
+}
+
 static void order_off(const struct request *request, uint8_t line)
 {
     uint32_t tick;
-    uint8_t bit = (uint8_t)(1u << line);
+    uint8_t bit = bit_of_line[line];
     uint8_t ended = port_drop(bit, &tick);
     answer(request, ended ? ANSWER_DONE : ANSWER_UNCHANGED, tick);
     limits_drop(bit, tick);
@@ -44,7 +50,7 @@ static bool extend(uint8_t line, uint8_t duty, uint32_t width_us)
 
 static void go_on(const struct request *request, uint8_t line, uint8_t duty, uint32_t width_us)
 {
-    uint8_t reason = limit_refusal(line, 0, width_us);
+    uint8_t reason = refusal_in_time(line, 0, width_us);
     if (reason) {
         refuse(request, reason);
     } else if (port_raise(line, duty, width_us * PORT_TICKS_PER_US, &rise[line])) {
@@ -57,7 +63,7 @@ static void go_on(const struct request *request, uint8_t line, uint8_t duty, uin
 
 static void order_on(const struct request *request, uint8_t line, uint8_t duty, uint32_t width_us)
 {
-    uint8_t bit = (uint8_t)(1u << line);
+    uint8_t bit = bit_of_line[line];
     bool on = port_high() & bit;
     if (!may_be_on(line, width_us))
         refuse(request, REASON_WIDTH);
@@ -72,7 +78,7 @@ static void order_on(const struct request *request, uint8_t line, uint8_t duty, 
 static void order_level(const struct request *request, uint8_t line)
 {
     uint8_t duty = request->data[0];
-    if (!(LINES_WITH_LEVELS >> line & 1))
+    if (!(LINES_WITH_LEVELS & bit_of_line[line]))
         refuse(request, REASON_LEVEL);
     else if (!duty)
         refuse(request, REASON_VALUE);
@@ -93,7 +99,7 @@ static uint16_t running_edges_hz(void)
     uint8_t training = port_training();
     uint16_t sum = 0;
     for (uint8_t line = 0; line < LINES; line++)
-        if (training >> line & 1)
+        if (training & bit_of_line[line])
             sum += edges_hz[line];
     return sum;
 }
@@ -147,12 +153,12 @@ static void order_train(const struct request *request, uint8_t line)
     const struct order train = {read_number(data, 4), read_number(data + 4, 4),
                                 read_number(data + 8, 4), (uint16_t)read_number(data + 12, 2)};
     uint8_t reason = train_fault(line, &train);
-    if (!reason && (port_high() | port_training()) >> line & 1)
+    if (!reason && (port_high() | port_training()) & bit_of_line[line])
         reason = REASON_BUSY;
     if (!reason && running_edges_hz() + edges_hz_of(&train) > MAX_TRAIN_EDGES_HZ)
         reason = REASON_RATE;
     if (!reason)
-        reason = limit_refusal(line, train.delay_us, train.width_us * train.count);
+        reason = refusal_in_time(line, train.delay_us, train.width_us * train.count);
     if (reason)
         refuse(request, reason);
     else

@@ -39,6 +39,20 @@ class Edge(NamedTuple):
     level: int
 
 
+class Level(NamedTuple):
+    at_ns: int
+    cycle: int
+    line: int
+    duty: int
+
+
+class Change(NamedTuple):
+    at_ns: int
+    cycle: int
+    pin: str
+    level: int
+
+
 class WireEntry(NamedTuple):
     at_ns: int
     cycle: int
@@ -58,6 +72,15 @@ def read_wire(path: Path) -> list[WireEntry]:
     return entries
 
 
+def read_levels(path: Path) -> list[Level]:
+    return [Level(*map(int, text.split())) for text in path.read_text().splitlines()]
+
+
+def read_changes(path: Path) -> list[Change]:
+    entries = (text.split() for text in path.read_text().splitlines())
+    return [Change(int(ns), int(cycle), pin, int(level)) for ns, cycle, pin, level in entries]
+
+
 def pulses(edges: Sequence[Edge], line: int) -> list[int]:
     """Return the widths in cycles of the complete pulses of a line."""
     own = [edge for edge in edges if edge.line == line]
@@ -72,9 +95,13 @@ class EmulatedBoard:
         self.tty = folder / "board.tty"
         self.edge_log = folder / "edges.log"
         self.wire_log = folder / "wire.log"
+        self.level_log = folder / "levels.log"
+        self.input_log = folder / "inputs.log"
+        self._inputs = folder / "inputs"
         command = map(str, (EMULATOR, firmware, self.tty, self.edge_log, *options))
-        logged = ("--wire-log", str(self.wire_log), "--max-seconds", "100")
-        self.process = subprocess.Popen([*command, *logged], stdout=subprocess.PIPE)
+        logged = ("--wire-log", self.wire_log, "--level-log", self.level_log)
+        driven = ("--inputs", self._inputs, "--input-log", self.input_log, "--max-seconds", "100")
+        self.process = subprocess.Popen([*command, *logged, *driven], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith(b"ready ")
         self._port: serial.Serial | None = None
@@ -96,6 +123,19 @@ class EmulatedBoard:
     @property
     def wire(self) -> list[WireEntry]:
         return read_wire(self.wire_log)
+
+    @property
+    def levels(self) -> list[Level]:
+        return read_levels(self.level_log)
+
+    @property
+    def changes(self) -> list[Change]:
+        return read_changes(self.input_log)
+
+    def drive(self, *lines: str) -> None:
+        """Drive pins from outside, as emulator/inputs.c describes."""
+        with self._inputs.open("w") as fifo:
+            fifo.write("".join(f"{line}\n" for line in lines))
 
     # ------------------------------------------------------------------- the wire to it
 
@@ -169,6 +209,31 @@ class EmulatedBoard:
         """Order something from a line and return the answer."""
         sequence = self.sequence()
         self.write(protocol.order(kind, sequence, line, width_us))
+        done = self.expect(Done)
+        assert done.sequence == sequence
+        return done
+
+    def level(self, line: int, duty: int, width_us: int) -> Done:
+        """Order a level from a line and return the answer."""
+        sequence = self.sequence()
+        self.write(protocol.level_order(sequence, line, duty, width_us))
+        done = self.expect(Done)
+        assert done.sequence == sequence
+        return done
+
+    def train(self, line: int, width_us: int, period_us: int, count: int, delay_us: int = 0) -> Done:
+        """Order a train from a line and return the answer."""
+        sequence = self.sequence()
+        self.write(
+            protocol.train_order(
+                sequence,
+                line,
+                delay_us=delay_us,
+                width_us=width_us,
+                period_us=period_us,
+                count=count,
+            )
+        )
         done = self.expect(Done)
         assert done.sequence == sequence
         return done

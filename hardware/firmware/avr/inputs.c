@@ -52,7 +52,7 @@ static inline bool is_full(const struct ring *ring)
 
 static inline void put(struct ring *ring, uint16_t reading, uint8_t levels)
 {
-    uint8_t turn = (uint8_t)overflows;
+    uint8_t turn = turn_of_timer();
     if (TIFR1 & _BV(TOV1) && reading < 0x8000)
         turn++;
     ring->notes[ring->in] = (struct note){reading, turn, levels};
@@ -146,8 +146,8 @@ static void watch_changes(uint8_t pins)
 /* Once everything is handed over: look again where it was too much. */
 static void resume(void)
 {
-    if (current_turn != (uint8_t)overflows) {
-        current_turn = (uint8_t)overflows;
+    if (current_turn != turn_of_timer()) {
+        current_turn = turn_of_timer();
         for (uint8_t input = 0; input < INPUTS; input++)
             edges_in_turn[input] = 0;
     }
@@ -206,6 +206,8 @@ static bool take_change(struct edge *edge)
 
 bool port_take_edge(struct edge *edge)
 {
+    if (!capture_mode && !configured)
+        return false; /* quickly */
     if (take_capture(edge) || take_change(edge))
         return true;
     resume();

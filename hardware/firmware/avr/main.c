@@ -16,6 +16,8 @@
 
 const char port_name[] = FIRMWARE_NAME;
 
+#define POLL_BYTES 16 /* in a stream without end; an order is taken in without delay */
+
 /* ---- serial port: rings of 256 bytes, so that 8-bit indices wrap by themselves ---- */
 
 static volatile uint8_t received[256], received_in, received_out;
@@ -109,6 +111,18 @@ static uint8_t reset_cause(void)
     return reset_flags & _BV(EXTRF) ? RESET_PIN : RESET_UNKNOWN;
 }
 
+/* What is done besides requests. */
+static void poll(void)
+{
+    static uint8_t turn;
+    board_poll();
+    if (turn != turn_of_timer()) { /* every 4 ms */
+        turn = turn_of_timer();
+        board_tick();
+        levels_tick();
+    }
+}
+
 int main(void)
 {
     uart_start();
@@ -117,16 +131,15 @@ int main(void)
     wdt_enable(WDTO_60MS); /* only this loop feeds it */
     sei();
     board_start(reset_cause());
-    for (uint8_t turn = 0;;) {
+    for (;;) {
         wdt_reset(); /* also between the bytes of a stream without end */
-        board_poll();
-        if (turn != (uint8_t)overflows) { /* every 4 ms */
-            turn = (uint8_t)overflows;
-            board_tick();
-            levels_tick();
-        }
-        if (received_out != received_in) {
-            board_take(received[received_out++]);
+        uint8_t next = received_out;
+        bool idle = next == received_in;
+        if (idle || next % POLL_BYTES == 0)
+            poll();
+        if (!idle) {
+            received_out = next + 1;
+            board_take(received[next]);
             continue;
         }
         cli();

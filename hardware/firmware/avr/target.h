@@ -21,6 +21,12 @@ void stop_lines(void);
 /* Let timer 0 rest while no line is at a level. */
 void levels_tick(void);
 
+/* The low byte of the overflows. */
+static inline uint8_t turn_of_timer(void)
+{
+    return *(volatile uint8_t *)&overflows;
+}
+
 /* Extend a reading of timer 1 that was taken a moment ago; needs interrupts off. */
 static inline uint32_t extend_reading(uint16_t reading)
 {
