@@ -29,12 +29,23 @@ class Exchange(NamedTuple):
 class Simulation:
     """A board and a host that asks it, with delays that have a heavy tail in both directions."""
 
-    def __init__(self, seed: int, clock: Clock, board_start_us: int, there_us: float = 150) -> None:
+    def __init__(
+        self,
+        seed: int,
+        clock: Clock,
+        board_start_us: int,
+        there_us: float = 150,
+        *,
+        back_us: float = 150,
+        tail_us: float = 20,
+    ) -> None:
         self.random = np.random.default_rng(seed)
         self.host_start_ns = int(self.random.integers(S, 10**18))
         self._clock = clock
         self._board_start_us = board_start_us
         self._there_us = there_us
+        self._back_us = back_us
+        self._tail_us = tail_us
         self.now_s = 0.0
 
     def host_ns(self, at_s: float) -> int:
@@ -45,13 +56,13 @@ class Simulation:
         return self._board_start_us + int(self._clock(at_s) * 1e6)
 
     def _delay_s(self, least_us: float) -> float:
-        return (least_us + 20 * float(self.random.pareto(1.2))) * 1e-6
+        return (least_us + self._tail_us * float(self.random.pareto(1.2))) * 1e-6
 
     def exchange(self, pause_s: float) -> Exchange:
         self.now_s += pause_s
         before_s = self.now_s
         true_s = before_s + min(self._delay_s(self._there_us), 0.2)
-        after_s = true_s + min(self._delay_s(150), 0.2)
+        after_s = true_s + min(self._delay_s(self._back_us), 0.2)
         self.now_s = after_s
         stamp = self.stamp_us(true_s) % WRAP
         return Exchange(self.host_ns(before_s), self.host_ns(true_s), stamp, self.host_ns(after_s))
@@ -153,15 +164,32 @@ def test_unequal_ways_are_within_the_uncertainty_though_no_scatter_shows_them() 
 
 @pytest.mark.parametrize("jump_s", [-0.03, 0.03, 3.0])
 def test_a_clock_that_jumped_is_believed_anew(jump_s: float) -> None:
-    simulation = Simulation(2, lambda at_s: at_s + (jump_s if at_s > 10 else 0), 0)
+    simulation = Simulation(2, lambda at_s: at_s + (jump_s if at_s > 10.3 else 0), 0)
     mapping = ClockMapping()
-    while simulation.now_s < 10:
+    while simulation.now_s < 10.3:
         compare(mapping, simulation.exchange(0.025))
     last = simulation.exchange(0.025)
     mapped = mapping.host_time(compare(mapping, last))
     assert mapped is not None
     assert abs(mapped.time_ns - last.true_ns) <= mapped.uncertainty_ns
     assert mapping.restarts == 1
+
+
+@pytest.mark.parametrize("period_s", [20, 60, 200])
+def test_a_clock_that_wanders_as_fast_as_is_allowed_is_never_lost(period_s: float) -> None:
+    # On so short ways nothing else hides that the line is not straight.
+    simulation = Simulation(7, wandering(50, period_s), 0, there_us=2, back_us=2, tail_us=0.1)
+    mapping = ClockMapping()
+    while simulation.now_s < 60:
+        exchange = simulation.exchange(0.1)
+        compare(mapping, exchange)
+        for back_s in (0, 1, 5, 15):
+            at_s = max(simulation.now_s - back_s, 0)
+            mapped = mapping.host_time(simulation.stamp_us(at_s))
+            assert mapped is not None
+            assert abs(mapped.time_ns - simulation.host_ns(at_s)) <= mapped.uncertainty_ns
+    assert mapping.restarts == 0
+    assert mapping.facts()["clock_uncertainty_us"] < 10
 
 
 def test_a_change_of_rate_that_is_too_fast_is_noticed_and_got_over() -> None:
