@@ -23,6 +23,7 @@ from rtpose.messages import Ack, InputEvent
 from rtpose_hardware import protocol
 from rtpose_hardware.answers import SelfTest, parse
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
+from rtpose_hardware.protocol import Request
 from rtpose_hardware.ttl import TtlOutput
 
 pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("built")]
@@ -202,6 +203,22 @@ def test_after_a_reset_the_clocks_are_compared_anew_and_the_inputs_set_up_again(
 
 
 # ----------------------------------------------------------------------------------- inputs
+
+
+def test_inputs_are_set_up_once_and_limits_at_each_arming(
+    rig: EmulatedBoard, make_ttl: Callable[..., TtlOutput]
+) -> None:
+    output = make_ttl(rig.tty)
+    output.open()
+    for _ in range(3):
+        output.arm()
+        output.safe()
+    received = b"".join(entry.data for entry in rig.wire if entry.what == "rx")
+    kinds = [payload[0] for payload in protocol.FrameReader().feed(received)]
+    # Setting an input up forgets what it had not reported yet.
+    assert kinds.count(Request.INPUT) == protocol.INPUTS
+    assert kinds.count(Request.LIMIT) == 4 * protocol.LINES
+    assert kinds.count(Request.SELF_TEST) == 4
 
 
 def test_a_bouncing_contact_is_told_once_and_its_bounces_are_counted(
