@@ -6,8 +6,8 @@
 #define LINES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "board.h"
 #include "timeline.h"
@@ -23,41 +23,46 @@ struct lines {
 /* All lines off, nothing follows. */
 static inline void lines_release(struct lines *lines)
 {
-    lines->timeline.count = 0;
+    lines->timeline.first = NULL;
     lines->high = 0;
     lines->training = 0;
     lines->guarded = false;
 }
 
-/* The edge of a train that is due at `at`, and when the next one is. */
-static inline void lines_continue_train(struct lines *lines, uint8_t line, uint32_t at)
+/* The edge of a line. In a train another one follows. */
+static inline bool lines_turn(struct lines *lines, uint8_t line)
 {
-    struct train *train = &lines->trains[line];
     uint8_t bit = bit_of_line[line];
-    if (!(lines->high & bit)) {
-        lines->high |= bit;
-        timeline_add(&lines->timeline, line, at + train->width);
-        return;
+    bool falls = lines->high & bit;
+    if (!(lines->training & bit)) {
+        lines->high &= (uint8_t)~bit;
+        return false;
     }
-    lines->high &= (uint8_t)~bit;
-    if (--train->count)
-        timeline_add(&lines->timeline, line, at + train->gap);
-    else
+    lines->high ^= bit;
+    if (falls && --lines->trains[line].count == 0)
         lines->training &= (uint8_t)~bit;
+    return lines->training & bit;
 }
 
-/* Take the earliest item out, with its effect on the lines. */
-static inline void lines_take_first(struct lines *lines)
+/* Take the earliest item out, with its effect on the lines. True if lines_follow is to be called. */
+static inline bool lines_take_first(struct lines *lines)
 {
-    uint8_t item = timeline_first(&lines->timeline);
-    uint32_t at = lines->timeline.at[item];
+    uint8_t item = lines->timeline.first->item;
     timeline_pop(&lines->timeline);
-    if (item == TIMELINE_GUARD)
+    if (item == TIMELINE_GUARD) {
         lines_release(lines);
-    else if (lines->training & bit_of_line[item])
-        lines_continue_train(lines, item, at);
-    else
-        lines->high &= (uint8_t)~bit_of_line[item];
+        return false;
+    }
+    return lines_turn(lines, item);
+}
+
+/* Enter the next edge of the train of a line that has just turned. */
+static inline void lines_follow(struct lines *lines, uint8_t line)
+{
+    const struct train *train = &lines->trains[line];
+    uint32_t last = lines->timeline.items[line].at;
+    timeline_add(&lines->timeline, line,
+                 last + (lines->high & bit_of_line[line] ? train->width : train->gap));
 }
 
 #endif

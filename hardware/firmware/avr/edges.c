@@ -13,10 +13,10 @@
 #include "pins.h"
 #include "target.h"
 
-#define EARLY 1200 /* cycles; what can delay the interrupt, and preparing the edges, take less */
+#define EARLY 1600 /* cycles; what can delay the interrupt, and preparing the edges, take less */
 #define FINE 120   /* cycles before the edge from which on nothing else is done */
-#define TOGETHER 4 /* edges that are prepared at a time */
-#define APART 600  /* cycles between edges that need not be prepared together */
+#define TOGETHER 4 /* edges that are prepared at a time; a power of 2 */
+#define PREPARING 420 /* cycles that this takes for one of them, at most */
 #define NEAREST 24 /* cycles before the edge that the fine wait needs at least */
 
 volatile uint32_t overflows;
@@ -121,52 +121,80 @@ static inline void write_at(struct edge_due edge)
 }
 
 /* The earliest item is the guard's, and frames that came since have moved its end. */
-static inline bool guard_was_moved(uint32_t at)
+static inline bool guard_was_moved(const struct due *due)
 {
-    return timeline_first(&lines.timeline) == TIMELINE_GUARD && (int32_t)(guard_end - at) > 0;
+    return due->item == TIMELINE_GUARD && (int32_t)(guard_end - due->at) > 0;
 }
 
-/* Make the edges that are due within EARLY cycles and set the compare register for the next one.
+/* Whether an edge is due within EARLY cycles; else the compare register is set for it.
  *
- * Edges closer together than APART are prepared before the first of them is made, so that the later
- * ones are on time too. The compare interrupt stays on and its flag is never cleared by hand: a
- * match that means nothing (once in 65536 cycles) only leads here, where nothing is due. */
+ * The compare interrupt stays on and its flag is never cleared by hand: a match that means nothing
+ * (once in 65536 cycles) only leads here, where nothing is due. */
+static inline bool is_due(void)
+{
+    const struct due *due;
+    while ((due = lines.timeline.first)) {
+        /* Set first and judged after, so that no moment can slip through between the two. */
+        OCR1A = (uint16_t)(due->at - EARLY);
+        if ((int32_t)(due->at - ticks()) > EARLY)
+            return false;
+        if (!guard_was_moved(due))
+            return true;
+        timeline_set(&lines.timeline, TIMELINE_GUARD, guard_end);
+    }
+    return false;
+}
+
+/* Whether another edge follows within EARLY cycles. */
+static inline bool is_next_near(uint32_t before)
+{
+    const struct due *due = lines.timeline.first;
+    return due && (int32_t)(due->at - before) < EARLY && !guard_was_moved(due);
+}
+
+/* Take the earliest item out; returns the ports as they are from then on. */
+static inline struct ports prepare(void)
+{
+    uint8_t item = lines.timeline.first->item;
+    bool follows = lines_take_first(&lines);
+    struct ports ports = ports_of(lines.high);
+    if (follows) {
+        uart_poll();
+        lines_follow(&lines, item);
+    }
+    return ports;
+}
+
+/* Make the edges that are due within EARLY cycles.
+ *
+ * While there is time, the ones that follow are prepared before the first of them is made, so that
+ * they are on time too. */
 static void serve_timeline(void)
 {
-    while (lines.timeline.count) {
+    struct edge_due edges[TOGETHER];
+    uint8_t first = 0, count = 0;
+    uint32_t last = 0;
+    for (;;) {
         attend();
         if (stopped)
             return;
-        uint32_t at = lines.timeline.at[timeline_first(&lines.timeline)];
-        /* Set first and judged after, so that no moment can slip through between the two. */
-        OCR1A = (uint16_t)(at - EARLY);
-        int32_t left = (int32_t)(at - ticks());
-        if (left > EARLY)
-            return;
-        if (guard_was_moved(at)) {
-            timeline_set(&lines.timeline, TIMELINE_GUARD, guard_end);
-            continue;
-        }
-        if (left < 0)
-            at -= (uint32_t)left; /* overdue: now */
-        struct edge_due edges[TOGETHER];
-        uint8_t count = 0;
-        uint32_t before;
-        do {
-            attend();
-            if (stopped)
+        if (count == 0) {
+            if (!is_due())
                 return;
-            lines_take_first(&lines);
-            edges[count++] = (struct edge_due){(uint16_t)at, ports_of(lines.high)};
-            if (!lines.timeline.count)
-                break;
-            before = at;
-            at = lines.timeline.at[timeline_first(&lines.timeline)];
-        } while (count < TOGETHER && at - before < APART && !guard_was_moved(at));
-        for (uint8_t i = 0; i < count && !stopped; i++)
-            write_at(edges[i]);
+            last = lines.timeline.first->at;
+            edges[first] = (struct edge_due){(uint16_t)last, prepare()};
+            count = 1;
+        } else if (count < TOGETHER && (int16_t)(edges[first].at - TCNT1) > PREPARING
+                   && is_next_near(last)) {
+            if ((int32_t)(lines.timeline.first->at - last) > 0)
+                last = lines.timeline.first->at;
+            edges[(first + count++) % TOGETHER] = (struct edge_due){(uint16_t)last, prepare()};
+        } else {
+            write_at(edges[first]);
+            first = (first + 1) % TOGETHER;
+            count--;
+        }
     }
-    attend();
 }
 
 ISR(TIMER1_COMPA_vect)
@@ -245,9 +273,9 @@ void levels_tick(void)
 /* Nothing else needs attention before a short pulse that begins now has ended. */
 static inline bool undisturbed(uint16_t width)
 {
-    if (!lines.timeline.count)
+    if (!lines.timeline.first)
         return true;
-    uint32_t next = lines.timeline.at[timeline_first(&lines.timeline)];
+    uint32_t next = lines.timeline.first->at;
     return (int32_t)(next - ticks()) > (int32_t)(width + EARLY);
 }
 
@@ -329,7 +357,7 @@ bool port_train(uint8_t line, const struct train *train, uint32_t *rise)
         lines.trains[line] = *train;
         lines.training |= bit_of_line[line];
         if (train->delay || train->width <= EARLY) {
-            *rise = ticks() + (train->delay ? train->delay : EARLY);
+            *rise = ticks() + (train->delay ? train->delay : EARLY + PREPARING);
             timeline_add(&lines.timeline, line, *rise);
         } else {
             *rise = raise_for(line, train->width);

@@ -28,13 +28,11 @@ struct ring {
     struct note notes[NOTES];
 };
 
-uint8_t stop_mask, stop_well;
+uint8_t stop_mask, stop_well, seen, watched;
 
 static struct ring captures, changes;
 static uint8_t capture_mode; /* one of INPUT_* */
 static uint8_t configured;   /* pins of port C that are in use */
-static uint8_t watched;      /* those of them that are looked at; interrupts off */
-static uint8_t seen;         /* their levels as last noted; interrupts off */
 static uint8_t told;         /* levels as handed over */
 static uint8_t current_turn, edges_in_turn[INPUTS];
 
@@ -59,11 +57,8 @@ static inline void put(struct ring *ring, uint16_t reading, uint8_t levels)
     ring->in = after(ring->in);
 }
 
-void changes_poll(void)
+void note_changes(uint8_t changed)
 {
-    uint8_t changed = (PINC ^ seen) & watched;
-    if (!changed)
-        return;
     uint16_t reading = TCNT1;
     if (is_full(&changes)) {
         PCICR = 0;

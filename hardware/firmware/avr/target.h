@@ -49,14 +49,23 @@ void uart_poll(void);
 
 /* ---- inputs.c ---- */
 
-/* Note a change of the pins of port C; interrupts off. */
-void changes_poll(void);
+/* Note that watched pins of port C have changed; interrupts off. */
+void note_changes(uint8_t changed);
+
+extern uint8_t seen, watched; /* levels of port C as last noted; its pins that are looked at */
 
 extern uint8_t stop_mask, stop_well; /* of port D: the pin, and its level when all is well */
 
 static inline bool stop_is_said(void)
 {
     return (PIND ^ stop_well) & stop_mask;
+}
+
+static inline void changes_poll(void)
+{
+    uint8_t changed = (PINC ^ seen) & watched;
+    if (changed)
+        note_changes(changed);
 }
 
 /* What must not wait for the end of a section with interrupts off. */

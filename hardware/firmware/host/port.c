@@ -38,7 +38,7 @@ void host_reset(uint8_t cause)
 {
     now = 0;
     next_tick = TICK_US * PORT_TICKS_PER_US;
-    memset(&lines, 0, sizeof lines);
+    lines_release(&lines);
     memset(&stop, 0, sizeof stop);
     memset(input_modes, 0, sizeof input_modes);
     stop.well = true;
@@ -58,13 +58,14 @@ void host_take(const uint8_t *bytes, uint32_t count)
 
 static void advance_to(uint64_t until)
 {
-    while (lines.timeline.count) {
-        uint8_t item = timeline_first(&lines.timeline);
-        int32_t ahead = (int32_t)(lines.timeline.at[item] - (uint32_t)now);
+    while (lines.timeline.first) {
+        uint8_t item = lines.timeline.first->item;
+        int32_t ahead = (int32_t)(lines.timeline.first->at - (uint32_t)now);
         if (ahead > 0 && now + (uint32_t)ahead > until)
             break;
         now += ahead > 0 ? (uint32_t)ahead : 0;
-        lines_take_first(&lines);
+        if (lines_take_first(&lines))
+            lines_follow(&lines, item);
     }
     now = until;
 }
