@@ -198,7 +198,8 @@ class Control:
                 self._log.append(full)
                 self._engine.on_ack(full)
             for event in actuator.inputs():
-                known = event.model_copy(update={"run": self._loop.run})
+                names = {"run": self._loop.run, "output": actuator.name}
+                known = event.model_copy(update=names)
                 self._events.publish("input", known)
                 self._log.append(known)
                 self._engine.on_input(known, now_ns())

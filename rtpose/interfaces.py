@@ -326,7 +326,8 @@ class Output(ABC):
 
     Lifecycle: ``__init__(config)`` does nothing that can fail; `open`; then `arm` and `safe` any
     number of times; `close` at the end, which makes safe first. No call blocks for longer than
-    100 ms, `open` and `close` for longer than 5 s.
+    100 ms, `arm` (in which a device may test itself) for longer than 500 ms, `open` and `close` for
+    longer than 5 s.
     """
 
     Config: ClassVar[type[OutputSettings]]
@@ -372,7 +373,7 @@ class Output(ABC):
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at its inputs since the last call, without waiting; oldest first.
 
-        ``run`` is left at its default: control fills it in.
+        ``run`` and ``output`` are left at their defaults: control fills them in.
         """
         return ()
 

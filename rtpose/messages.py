@@ -226,7 +226,7 @@ class InputEvent(Message):
     Attributes
     ----------
     output, input : str
-        Which device, which of its inputs.
+        Which device (control fills it in: a driver does not know its name), which of its inputs.
     level : bool
         High after the edge.
     time_ns, uncertainty_ns : int or None
@@ -244,7 +244,7 @@ class InputEvent(Message):
 
     type_name: ClassVar[str] = "input"
     run: Name = "none"
-    output: Name
+    output: Name = "none"
     input: Name
     level: bool
     time_ns: Ns | None = None

@@ -112,6 +112,8 @@ class VirtualBoard:
         if command.action == "off":
             self._fall(command.line, at_ns)
             return ""
+        if command.action == "train" or command.level < 1:
+            return "its lines know no trains and no levels"
         return self._raise(command, at_ns)
 
     def _raise(self, command: Command, at_ns: int) -> str:

@@ -221,7 +221,9 @@ class EmulatedBoard:
         assert done.sequence == sequence
         return done
 
-    def train(self, line: int, width_us: int, period_us: int, count: int, delay_us: int = 0) -> Done:
+    def train(
+        self, line: int, width_us: int, period_us: int, count: int, delay_us: int = 0
+    ) -> Done:
         """Order a train from a line and return the answer."""
         sequence = self.sequence()
         self.write(
