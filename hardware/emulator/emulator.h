@@ -13,7 +13,7 @@
 #define NS_PER_S 1000000000ull
 
 struct options {
-    const char *firmware, *link, *edge_path, *wire_path;
+    const char *firmware, *link, *edge_path, *wire_path, *boot_loader;
     uint64_t linger_ns; /* 0 = for ever */
     uint64_t end_ns;    /* of now_ns; 0 = never */
     bool reset_on_open, realtime;
@@ -38,6 +38,10 @@ void chip_start(void);     /* set emulated time running, now */
 int chip_step(void);       /* returns libsimavr's state of the CPU */
 void chip_reset_pin(void); /* as by the reset button */
 void chip_hang(void);
+
+/* ---- bootloader.c ---- */
+
+void bootloader_load(const char *path); /* into the chip, beside its firmware */
 
 /* ---- serial.c ---- */
 

@@ -7,6 +7,7 @@
  *   --max-seconds N    end after N seconds whatever happens (default: never)
  *   --wire-log FILE    log the bytes of both directions
  *   --no-reset-on-open a board whose DTR line does not reset it
+ *   --boot-loader HEX  start this boot loader at every reset, which starts the firmware
  *   --realtime         ask for real-time priority; goes on without if that is not allowed
  *
  * Prints "ready DEVICE" when the pty can be opened. The edge log has one line per edge of an output
@@ -66,7 +67,8 @@ static void catch_signals(void)
 static void usage(void)
 {
     fprintf(stderr, "usage: emulator FIRMWARE.elf PTY-LINK EDGE-LOG [--linger-ms N] "
-                    "[--max-seconds N] [--wire-log FILE] [--no-reset-on-open] [--realtime]\n");
+                    "[--max-seconds N] [--wire-log FILE] [--no-reset-on-open] "
+                    "[--boot-loader FILE.hex] [--realtime]\n");
     exit(2);
 }
 
@@ -86,6 +88,7 @@ static void parse(int argc, char **argv)
                                           {"max-seconds", required_argument, NULL, 'm'},
                                           {"wire-log", required_argument, NULL, 'w'},
                                           {"no-reset-on-open", no_argument, NULL, 'n'},
+                                          {"boot-loader", required_argument, NULL, 'b'},
                                           {"realtime", no_argument, NULL, 'r'},
                                           {0}};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -101,6 +104,9 @@ static void parse(int argc, char **argv)
             break;
         case 'n':
             options.reset_on_open = false;
+            break;
+        case 'b':
+            options.boot_loader = optarg;
             break;
         case 'r':
             options.realtime = true;
