@@ -17,6 +17,7 @@ from rtpose import plugins, report
 from rtpose.cli.console import OUT, JsonFile, write_json
 from rtpose.cli.evaluate import evaluate
 from rtpose.cli.export import export
+from rtpose.cli.flash import flash
 from rtpose.cli.list import list_command
 from rtpose.cli.train import train
 from rtpose.client import Commands, NamedPose, PoseStream
@@ -292,5 +293,6 @@ for _action, _help in {
 
 
 app.command(name="list")(list_command)
+app.command()(flash)
 for _verb_of_models in (train, evaluate, export):
     app.command()(_verb_of_models)
