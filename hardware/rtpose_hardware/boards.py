@@ -36,6 +36,9 @@ BAUDS: Final = (1_000_000, 115_200)
 _HELLO_TIMEOUTS_NS: Final = (4_000_000_000, 1_500_000_000)
 _HELLO_REPEAT_NS: Final = 150_000_000
 
+#: What the system says of a port that another program holds.
+_IN_USE: Final = (errno.EAGAIN, errno.EBUSY)
+
 #: In front of a frame it closes what noise may have begun.
 _END: Final = b"\xc0"
 
@@ -164,14 +167,19 @@ def _opening(port: str) -> Iterator[None]:
         yield
     except OutputError as error:
         number = getattr(error.__cause__, "errno", None)
-        if number in (errno.EAGAIN, errno.EBUSY):
+        if number in _IN_USE:
             raise OutputError(
                 f"{port} is in use by another program; if a rig runs on it, end the rig first "
                 "(rtpose stop)"
-            ) from error
+            ) from error.__cause__
         if number in (errno.EACCES, errno.EPERM):
-            raise OutputError(f"{port} may not be opened: {_permission(port)}") from error
+            raise OutputError(f"{port} may not be opened: {_permission(port)}") from error.__cause__
         raise
+
+
+def is_in_use(error: OutputError) -> bool:
+    """Return whether a port could not be opened because another program holds it."""
+    return getattr(error.__cause__, "errno", None) in _IN_USE
 
 
 def _permission(port: str) -> str:
