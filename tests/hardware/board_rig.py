@@ -28,6 +28,9 @@ PATIENCE_S = 10.0
 
 SESSION = 0x1234
 
+#: Protocol version of the firmware that is not ours.
+OTHER_VERSION = 250
+
 #: In front of a command: it may then open only what its user may, which root otherwise exceeds.
 NO_PRIVILEGE: Sequence[str] = (
     ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()

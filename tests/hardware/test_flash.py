@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_rig import FIRMWARE, FIRMWARE_115200, HARDWARE, NO_PRIVILEGE, EmulatedBoard
+from board_rig import (
+    FIRMWARE,
+    FIRMWARE_115200,
+    NO_PRIVILEGE,
+    OTHER_VERSION,
+    EmulatedBoard,
+)
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 from typer.testing import CliRunner
@@ -87,17 +93,6 @@ def _refusal(run: "subprocess.CompletedProcess[str]", exit_code: int = 1) -> str
     return " ".join(run.stderr.split())
 
 
-def _hex_of(source: Path, folder: Path) -> Path:
-    """Compile one file of C for the chip."""
-    subprocess.run(
-        ["avr-gcc", "-mmcu=atmega328p", "-Os", "-o", folder / "other.elf", source], check=True
-    )
-    subprocess.run(
-        ["avr-objcopy", "-O", "ihex", folder / "other.elf", folder / "other.hex"], check=True
-    )
-    return folder / "other.hex"
-
-
 # ---------------------------------------------------------------------------------- an upload
 
 
@@ -127,50 +122,33 @@ def test_the_old_boot_loader_and_the_slow_link(start_board: StartBoard, optiboot
 
 
 def test_an_upload_replaces_firmware_of_another_version(
-    start_board: StartBoard, optiboot: Path, tmp_path: Path
+    start_board: StartBoard, optiboot: Path, other_version: Path
 ) -> None:
-    other = _other_version(tmp_path)
-    board = start_board("--boot-loader", str(optiboot), firmware=other.with_suffix(".elf"))
-    assert board.connect().version == _OTHER_VERSION
+    board = start_board("--boot-loader", str(optiboot), firmware=other_version.with_suffix(".elf"))
+    assert board.connect().version == OTHER_VERSION
     board.disconnect()
     run = _rtpose("flash", "--port", board.tty)
     assert run.returncode == 0, run.stderr
     assert board.connect().version == protocol.PROTOCOL_VERSION
 
 
-_OTHER_VERSION = 250
-
-
-def _other_version(folder: Path) -> Path:
-    """Return our firmware as another rtpose would have it."""
-    sources = folder / "firmware"
-    shutil.copytree(HARDWARE / "firmware", sources, ignore=shutil.ignore_patterns("build"))
-    header = sources / "protocol.h"
-    ours = f"#define PROTOCOL_VERSION {protocol.PROTOCOL_VERSION}\n"
-    assert ours in header.read_text()
-    theirs = f"#define PROTOCOL_VERSION {_OTHER_VERSION}\n"
-    header.write_text(header.read_text().replace(ours, theirs))
-    subprocess.run(["make", "-s", "-C", sources], check=True, capture_output=True)
-    return sources / "build" / "board.hex"
-
-
 # --------------------------------------------------------------- uploads that must be refused
 
 
 def test_firmware_that_this_rtpose_must_not_drive_is_named(
-    uno: EmulatedBoard, tmp_path: Path
+    uno: EmulatedBoard, other_version: Path
 ) -> None:
-    run = _rtpose("flash", "--port", uno.tty, "--firmware", _other_version(tmp_path))
+    run = _rtpose("flash", "--port", uno.tty, "--firmware", other_version)
     said = _refusal(run, exit_code=2)
-    assert f"protocol version {_OTHER_VERSION}" in said
+    assert f"protocol version {OTHER_VERSION}" in said
     assert f"this rtpose has protocol version {protocol.PROTOCOL_VERSION}" in said
     assert "without --firmware" in said
 
 
-def test_foreign_firmware_is_found_out_after_the_upload(uno: EmulatedBoard, tmp_path: Path) -> None:
-    source = tmp_path / "silent.c"
-    source.write_text("int main(void) { for (;;) ; }\n")
-    run = _rtpose("flash", "--port", uno.tty, "--firmware", _hex_of(source, tmp_path))
+def test_foreign_firmware_is_found_out_after_the_upload(
+    uno: EmulatedBoard, silent_firmware: Path
+) -> None:
+    run = _rtpose("flash", "--port", uno.tty, "--firmware", silent_firmware)
     said = _refusal(run)
     assert "the upload succeeded, but nothing on" in said
     assert "not firmware of rtpose" in said
