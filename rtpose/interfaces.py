@@ -200,6 +200,11 @@ class Trigger(ABC):
         return 0.0
 
     @property
+    def gives_levels(self) -> bool:
+        """Whether it needs a line that takes levels between low and high."""
+        return False
+
+    @property
     def level(self) -> float:
         """How high the line should be with the last HIGH, above 0 to 1, on a line with levels."""
         return 1.0

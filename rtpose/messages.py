@@ -265,6 +265,7 @@ EventKind = Literal[
     "line-off",  # control switched a line off on its own clock
     "trigger-failed",  # a trigger raised and is disabled
     "output-failed",
+    "level-set",  # a line that is held high got another level
     "withheld",  # a trigger decided, and the experiment's design let nothing be sent
     "estop",  # emergency stop: outputs safe, and no arming before it is released
     "released",  # the emergency stop was released
@@ -293,6 +294,8 @@ class TriggerEvent(Message):
         The random number, 0 to 1, that this was decided by.
     trial : int or None
         Number of the trial in which it happened, from 1.
+    asked : bool
+        A client asked for it.
     forecast_ns : int or None
         The time for which the pose was forecast, if the trigger acts on the forecast.
     """
@@ -318,6 +321,7 @@ class TriggerEvent(Message):
     withheld: Withheld | None = None
     draw: Annotated[float, Field(ge=0, le=1)] | None = None
     trial: Count | None = None
+    asked: bool = False
     forecast_ns: Ns | None = None
     detail: Text = ""
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rtpose.clock import now_ns
 from rtpose.doctor.trial import Trial, Trials
 from rtpose.finding import Finding, Grade
-from rtpose.rig import StreamTable
+from rtpose.rig_tables import StreamTable
 
 _MB: Final = 1_000_000
 _GB: Final = 1_000_000_000

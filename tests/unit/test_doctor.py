@@ -9,7 +9,7 @@ import pytest
 from rtpose.bus import Publisher
 from rtpose.doctor import cameras, machine, software
 from rtpose.finding import Finding
-from rtpose.rig import StreamTable
+from rtpose.rig_tables import StreamTable
 
 
 def _free_port() -> int:

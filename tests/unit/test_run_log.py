@@ -50,10 +50,10 @@ def test_a_full_disk_is_said_and_counted() -> None:
     log = RunLog(Path("/dev/full"))
     log.append(event(0))
     log.append(event(1))
-    with pytest.raises(RecordingError, match=r"2 messages lost: .*No space left"):
+    with pytest.raises(RecordingError, match=r"2 records lost: .*No space left"):
         log.close()
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="cannot write the run's log"):
+    with pytest.raises(RecordingError, match="cannot write the run's record"):
         RunLog(tmp_path / "absent" / "events.jsonl")
