@@ -13,10 +13,11 @@
 #define NS_PER_S 1000000000ull
 
 struct options {
-    const char *firmware, *link, *edge_path, *wire_path, *boot_loader;
+    const char *firmware, *link, *edge_path, *wire_path;
     uint64_t linger_ns; /* 0 = for ever */
     uint64_t end_ns;    /* of now_ns; 0 = never */
     bool reset_on_open, realtime;
+    const char *boot_loader; /* NULL = none */
 };
 
 extern struct options options;
@@ -26,6 +27,10 @@ extern volatile sig_atomic_t stop_wanted, hang_wanted;
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 void fail(const char *what); /* with the meaning of errno, and exit */
+
+/* ---- bootloader.c ---- */
+
+void bootloader_load(const char *path); /* into the chip, beside its firmware */
 
 /* ---- chip.c ---- */
 
@@ -38,10 +43,6 @@ void chip_start(void);     /* set emulated time running, now */
 int chip_step(void);       /* returns libsimavr's state of the CPU */
 void chip_reset_pin(void); /* as by the reset button */
 void chip_hang(void);
-
-/* ---- bootloader.c ---- */
-
-void bootloader_load(const char *path); /* into the chip, beside its firmware */
 
 /* ---- serial.c ---- */
 
