@@ -1,5 +1,6 @@
 """Builds the TTL board's firmware from the sources that come with rtpose, and runs its tools."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,8 +96,8 @@ def build(folder: Path, baud: int) -> Path:
     """
     require_build_tools()
     hex_file = folder / _HEX_FILES[baud]
-    command = ["make", "-s", "-C", str(_sources()), f"BUILD={folder}", str(hex_file)]
-    code, said = run_tool(command)
+    tools = [f"BUILD={folder}", f"PYTHON={shlex.quote(sys.executable)}"]
+    code, said = run_tool(["make", "-s", "-C", str(_sources()), *tools, str(hex_file)])
     if code != 0:
         raise OutputError(f"the firmware cannot be built; make (exit code {code}) said:\n{said}")
     return hex_file
