@@ -5,6 +5,7 @@ a port by itself that is not an Arduino Uno for certain.
 """
 
 import errno
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from rtpose.clock import now_ns
-from rtpose.errors import BoardVersionError, InputError, MissingExtraError, OutputError
+from rtpose.errors import (
+    BoardVersionError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    PortInUseError,
+)
 from rtpose_hardware import protocol
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.plain_serial import open_serial
@@ -35,9 +42,6 @@ BAUDS: Final = (1_000_000, 115_200)
 #: to the firmware only after up to 2 s without an upload.
 _HELLO_TIMEOUTS_NS: Final = (4_000_000_000, 1_500_000_000)
 _HELLO_REPEAT_NS: Final = 150_000_000
-
-#: What the system says of a port that another program holds.
-_IN_USE: Final = (errno.EAGAIN, errno.EBUSY)
 
 #: In front of a frame it closes what noise may have begun.
 _END: Final = b"\xc0"
@@ -136,8 +140,10 @@ def check_free(port: str) -> None:
     ------
     MissingExtraError
         If pyserial is not installed.
+    PortInUseError
+        If another program has it open; names it where the system does.
     OutputError
-        If the port is not there, in use, or not for this user; says which.
+        If the port is not there, or not for this user; says which.
     """
     with _opening(port):
         open_serial(port, BAUDS[0], "the TTL board", lines=True).close()
@@ -149,7 +155,7 @@ def opened(port: str) -> Iterator[BoardLink]:
 
     Raises
     ------
-    MissingExtraError, OutputError
+    MissingExtraError, PortInUseError, OutputError
         As `check_free`.
     """
     with _opening(port):
@@ -163,23 +169,49 @@ def opened(port: str) -> Iterator[BoardLink]:
 @contextmanager
 def _opening(port: str) -> Iterator[None]:
     """Say why a port cannot be opened, where the system tells."""
+    holder = _holder(port)
+    if holder is not None:
+        raise _in_use(port, holder)
     try:
         yield
     except OutputError as error:
         number = getattr(error.__cause__, "errno", None)
-        if number in _IN_USE:
-            raise OutputError(
-                f"{port} is in use by another program; if a rig runs on it, end the rig first "
-                "(rtpose stop)"
-            ) from error.__cause__
+        if number in (errno.EAGAIN, errno.EBUSY):
+            raise _in_use(port, "another program") from error.__cause__
         if number in (errno.EACCES, errno.EPERM):
             raise OutputError(f"{port} may not be opened: {_permission(port)}") from error.__cause__
         raise
 
 
-def is_in_use(error: OutputError) -> bool:
-    """Return whether a port could not be opened because another program holds it."""
-    return getattr(error.__cause__, "errno", None) in _IN_USE
+def _in_use(port: str, holder: str) -> PortInUseError:
+    return PortInUseError(
+        f"{port} is in use by {holder}; if that is a rig, end it first (rtpose stop)"
+    )
+
+
+def _holder(port: str) -> str | None:
+    """Return which program has a port open, as far as Linux shows it to this user.
+
+    Programs that do not lock their ports could not be noticed by opening it.
+    """
+    device = Path(port).resolve()
+    for file in itertools.chain.from_iterable(_open_files()):
+        try:
+            if file.readlink() == device:
+                process = file.parents[1]
+                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+        except OSError:  # closed, or the process has ended
+            continue
+    return None
+
+
+def _open_files() -> Iterator[list[Path]]:
+    """Give the open files of each process that this user may look into."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield list((process / "fd").iterdir())
+        except OSError:  # ended, or another user's
+            continue
 
 
 def _permission(port: str) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rtpose.errors import BoardVersionError, MissingExtraError, OutputError
-from rtpose.finding import Finding
+from rtpose.errors import BoardVersionError, MissingExtraError, OutputError, PortInUseError
+from rtpose.finding import Finding, Grade
 from rtpose_hardware import boards, firmware_build
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.boards import Port
@@ -24,10 +24,8 @@ def look(named: Sequence[str]) -> list[Finding]:
     try:
         found = boards.list_ports()
     except MissingExtraError as error:
-        return [
-            Finding("serial ports", "warning", "pyserial is not installed", str(error)),
-            tools(),
-        ]
+        grade: Grade = "problem" if named else "warning"
+        return [Finding("serial ports", grade, "cannot be looked at", str(error)), tools()]
     return [*_ports(found, named), tools()]
 
 
@@ -52,9 +50,10 @@ def board(port: Port) -> Finding:
     try:
         with boards.opened(port.name) as link:
             answer = _ask(link)
+    except PortInUseError as error:
+        return Finding(topic, "warning", str(error), facts=facts)  # a rig that runs is no problem
     except OutputError as error:
-        # A rig that runs is nothing wrong.
-        return Finding(topic, "warning" if boards.is_in_use(error) else "problem", str(error))
+        return Finding(topic, "problem", str(error), facts=facts)
     if isinstance(answer, str):
         advice = f"if it is a board, put the firmware onto it: rtpose flash --port {port.name}"
         # An Uno may do something else in this lab; a port that was named is meant to be a board.

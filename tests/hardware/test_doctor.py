@@ -18,6 +18,9 @@ from rtpose_hardware.ttl import TtlOutput
 
 pytestmark = pytest.mark.hardware
 
+#: What Linux calls the program that runs the tests.
+_OWN_NAME = Path("/proc/self/comm").read_text().strip()
+
 StartBoard = Callable[..., EmulatedBoard]
 
 
@@ -122,11 +125,21 @@ def test_a_board_that_a_rig_uses_is_not_disturbed(
         resets = [entry.what for entry in board.wire].count("reset")
         found = _only(doctor.look([]))
         assert found.grade == "warning"
-        assert "is in use by another program" in found.found
+        assert f"in use by {_OWN_NAME}" in found.found
         output.arm()
         assert [entry.what for entry in board.wire].count("reset") == resets
     finally:
         output.close()
+
+
+@pytest.mark.parametrize(("named", "grade"), [([], "warning"), (["/dev/ttyACM0"], "problem")])
+def test_without_pyserial_it_says_what_to_install(
+    named: list[str], grade: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "serial.tools.list_ports", None)
+    found = _only(doctor.look(named))
+    assert found.grade == grade
+    assert 'pip install "rtpose[serial]"' in found.advice
 
 
 def test_a_port_that_may_not_be_opened_is_a_problem(start_board: StartBoard) -> None:

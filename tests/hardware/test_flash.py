@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import serial
 from board_rig import (
     FIRMWARE,
     FIRMWARE_115200,
@@ -38,6 +38,9 @@ _OLD_NANO = _BOOT_LOADERS / "atmega" / "ATmegaBOOT_168_atmega328.hex"
 _ATMEGA168 = _BOOT_LOADERS / "optiboot" / "optiboot_atmega168.hex"
 
 _LIMIT_S = 100.0
+
+#: What Linux calls the program that runs the tests.
+_OWN_NAME = Path("/proc/self/comm").read_text().strip()
 
 StartBoard = Callable[..., EmulatedBoard]
 
@@ -177,21 +180,34 @@ def _echo() -> Iterator[str]:
     """Give a port with a device behind it that repeats what it hears, as a modem may."""
     ours, theirs = os.openpty()
     tty.setraw(theirs)
-    wake_read, wake_write = os.pipe()
+    name = os.ttyname(theirs)
+    os.close(theirs)  # else the port were in use
+    stop = threading.Event()
 
     def run() -> None:
-        while wake_read not in (ready := select.select([ours, wake_read], [], [])[0]):
-            os.write(ready[0], os.read(ready[0], 4096))
+        while not stop.is_set():
+            try:
+                os.write(ours, os.read(ours, 4096))
+            except OSError:  # nobody has the port open
+                stop.wait(0.01)
 
     thread = threading.Thread(target=run, name="echo")
     thread.start()
     try:
-        yield os.ttyname(theirs)
+        yield name
     finally:
-        os.write(wake_write, b"x")
+        stop.set()
         thread.join()
-        for fd in (ours, theirs, wake_read, wake_write):
-            os.close(fd)
+        os.close(ours)
+
+
+def test_a_board_that_a_program_without_a_lock_uses_is_left_alone(uno: EmulatedBoard) -> None:
+    monitor = serial.Serial(str(uno.tty), 115_200)  # not exclusive, as most programs open a port
+    try:
+        said = _refusal(_rtpose("flash", "--port", uno.tty))
+    finally:
+        monitor.close()
+    assert f"in use by {_OWN_NAME} (process {os.getpid()})" in said
 
 
 def test_a_board_that_a_rig_uses_is_left_alone(uno: EmulatedBoard) -> None:
@@ -202,7 +218,7 @@ def test_a_board_that_a_rig_uses_is_left_alone(uno: EmulatedBoard) -> None:
     try:
         resets = [entry.what for entry in uno.wire].count("reset")
         said = _refusal(_rtpose("flash", "--port", uno.tty))
-        assert "is in use by another program" in said
+        assert f"in use by {_OWN_NAME} (process {os.getpid()})" in said
         assert "rtpose stop" in said
         output.arm()  # the board answers, and was not reset behind the rig's back
         output.beat()
