@@ -104,6 +104,10 @@ class EmulatedBoard:
     def wire(self) -> list[WireEntry]:
         return read_wire(self.wire_log)
 
+    def happened(self) -> list[str]:
+        """Return what hosts did to it, in order: "opened", "closed", "reset", "rx"."""
+        return [entry.what for entry in self.wire if entry.what != "tx"]
+
     # ------------------------------------------------------------------- the wire to it
 
     def connect(self, baud: int = 1_000_000) -> Hello:
