@@ -19,7 +19,7 @@ from rtpose.messages import Pose, Reply, Request, Status, TriggerEvent
 from rtpose.pose_log import PoseLog
 from rtpose.readiness import Readiness
 from rtpose.rig import Rig
-from rtpose.run_log import RunLog
+from rtpose.run_log import CANNOT_WRITE, RunLog
 from rtpose.skeleton import Skeleton
 
 _PRIORITY: Final = 55
@@ -248,7 +248,7 @@ class Control:
         """Return every reason why the rig must not be armed now."""
         reasons = self._engine.hindrances + self._readiness.hindrances(now_ns())
         failure = self._log_failure
-        return [*reasons, f"the run's record cannot be written: {failure}"] if failure else reasons
+        return [*reasons, f"{CANNOT_WRITE}: {failure}"] if failure else reasons
 
     @property
     def state(self) -> str:
@@ -276,7 +276,7 @@ class Control:
             self._events.publish("status.control", self._status())
         self._loop.counters["malformed"] = self._poses.malformed + self._requests.malformed
         if self._log_failure and self._engine.armed:
-            self._engine.disarm(f"the run's record cannot be written: {self._log_failure}", now)
+            self._engine.disarm(f"{CANNOT_WRITE}: {self._log_failure}", now)
 
     def _status(self) -> Status:
         outputs = {name: dict(actuator.facts()) for name, actuator in self._actuators.items()}
