@@ -63,7 +63,8 @@ class RunRecord:
         """Return whether control ended by itself and nothing is missing, given what it holds."""
         events = self.events
         ended = bool(events) and events[-1].kind == "stopped"
-        return ended and self.poses_taken in (None, poses)
+        # A pose on which an output failed before any trigger saw it is recorded, and not counted.
+        return ended and (self.poses_taken is None or poses >= self.poses_taken)
 
 
 def read_run(folder: Path) -> RunRecord:
