@@ -204,6 +204,8 @@ class Ack(Message):
         The board's own clock when the pin moved; None if the device has no clock.
     device_ns : int or None
         The same on the host's clock; None if the two clocks were not compared yet.
+    receive_ns : int or None
+        When control took the answer from its driver.
     """
 
     type_name: ClassVar[str] = "ack"
@@ -217,6 +219,7 @@ class Ack(Message):
     ack_ns: Ns
     device_us: Count | None = None
     device_ns: Ns | None = None
+    receive_ns: Ns | None = None
     detail: Text = ""
 
 
@@ -240,6 +243,8 @@ class InputEvent(Message):
         It is the emergency stop: the device has dropped its lines and disarmed.
     missed : int
         Edges of this input that were not reported since the last one, being too many or too close.
+    receive_ns : int or None
+        When control took it from its driver.
     """
 
     type_name: ClassVar[str] = "input"
@@ -253,6 +258,7 @@ class InputEvent(Message):
     device_us: Count | None = None
     stop: bool = False
     missed: Count = 0
+    receive_ns: Ns | None = None
 
 
 EventKind = Literal[
@@ -395,6 +401,8 @@ class Request(Message):
     trigger, key, value : optional
         With ``set``: the trigger's name, one of its settings as in ``[triggers.<name>]``, and what
         that is to be from now on.
+    receive_ns : int or None
+        When control took it; in the run's log only, where it stands before what came of it.
     """
 
     type_name: ClassVar[str] = "request"
@@ -415,6 +423,7 @@ class Request(Message):
     trigger: Name | None = None
     key: Name | None = None
     value: Value = None
+    receive_ns: Ns | None = None
 
     def model_post_init(self, _context: Any) -> None:
         """Refuse an action without what it needs, and what an action does not need."""

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -23,11 +23,8 @@ from rtpose.client import Commands
 from rtpose.clock import now_ns, utc_now
 from rtpose.control import control
 from rtpose.errors import (
-    ConfigError,
-    InputError,
     NoReplyError,
     NotReadyError,
-    Problem,
     ProcessFailedError,
     RecordingError,
 )
@@ -73,20 +70,7 @@ def check(rig: Rig) -> ModelCard:
         With one problem for every trigger that asks for what the model does not find.
     """
     card = read_card(model_path(rig))
-    problems = []
-    for name, entry in rig.triggers.items():
-        where = f"{rig.source}: triggers.{name}"
-        try:
-            trigger = entry.build(card.keypoints(), rig.arena.scale)
-        except InputError as error:
-            problems.append(Problem(where, str(error)))
-            continue
-        output, line = entry.target
-        misfit = entry.misfit(trigger, rig.outputs[output].settings.lines[line])
-        if misfit is not None:
-            problems.append(replace(misfit, where=f"{rig.source}: {misfit.where}"))
-    if problems:
-        raise ConfigError(problems)
+    rig.check_triggers(card.keypoints())
     return card
 
 
