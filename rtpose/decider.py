@@ -121,7 +121,7 @@ class Decider:
         )
 
     def _act(self, runner: TriggerRunner, decision: Decision, moment: Moment) -> bool:
-        """Do what a trigger wants; return False if that is refused."""
+        """Do what a trigger wants; return False if the line does not rise, being refused."""
         line = runner.line
         holds = line.holder == runner.name
         if decision is Decision.LOW:
@@ -140,7 +140,7 @@ class Decider:
         reason = self._refusal(runner, decision, moment.decide_ns, late=late, rises=rises)
         if reason is not None:
             self._refuse(runner, decision, moment, *reason)
-            return False
+            return not rises  # a line that is high stays so, at the level that it has
         self.overruns_in_a_row = 0
         runner.complaint = ""
         if rises:
