@@ -168,13 +168,7 @@ class Reference:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        low, high = (Fraction(v) for v in settings["from_px"])
-        first, second = (Fraction(v) for v in settings["to"])
-        self.line = lambda x: (
-            first
-            + (second - first)
-            * min(Fraction(1), max(Fraction(0), (Fraction(x) - low) / (high - low)))
-        )
+        self.ends = [Fraction(v) for v in (*settings["from_px"], *settings["to"])]
         self.least = Fraction(settings["min_level"])
         self.slew = settings.get("slew_per_s")
         self.missing = settings["missing"]
@@ -185,7 +179,9 @@ class Reference:
         """Return H(igh), L(ow) or ``.``, and the level."""
         if x is None:
             return self._missing(at_ms), Fraction(0)
-        wanted = self.line(x)
+        low, high, first, second = self.ends
+        share = min(Fraction(1), max(Fraction(0), (Fraction(x) - low) / (high - low)))
+        wanted = first + (second - first) * share
         before = self.told[-1][1] if self.told else None
         level: Fraction | None = wanted if self._is_on(wanted, given) else Fraction(0)
         assert level is not None
