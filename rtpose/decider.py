@@ -17,6 +17,8 @@ from rtpose.trigger_runner import TriggerRunner
 
 #: A level that could be held for less is not begun.
 _SHORTEST_LEVEL_NS: Final = 1_000_000
+# Looked up once: members of an enumeration cost a call each time.
+_NOTHING, _LOW = Decision.NOTHING, Decision.LOW
 
 
 class Decider:
@@ -77,6 +79,7 @@ class Decider:
         self._compensation = (
             LatencyCompensation(rig.forecast, len(skeleton.names), ahead) if ahead else None
         )
+        self._labelled = [(name.encode(), runner) for name, runner in self.runners.items()]
         self.overruns_in_a_row = 0
 
     def on_pose(self, pose: Pose, receive_ns: int) -> None:
@@ -84,20 +87,21 @@ class Decider:
         self._counters["poses"] += 1
         if self._compensation is not None:
             self._compensation.update(pose)
-        for runner in self.runners.values():
+        for label, runner in self._labelled:
             if runner.failure:
                 continue
-            self._doing(runner.name.encode())
-            moment = Moment(pose, receive_ns, receive_ns)
+            self._doing(label)
+            moment = None
             try:
                 seen, forecast_ns = self._seen(runner, pose)
                 decision = runner.update(seen)
-                if decision is Decision.NOTHING:
+                if decision is _NOTHING or (decision is _LOW and not self._lets_go(runner)):
                     continue
                 moment = Moment(pose, receive_ns, self._decided_ns(runner.name), forecast_ns)
                 if not self._act(runner, decision, moment):
                     runner.refused()
             except TriggerError as error:
+                moment = moment or Moment(pose, receive_ns, receive_ns)
                 self._disable(runner, error, moment.decide_ns, moment)
         self._doing(b"")
 
@@ -120,19 +124,24 @@ class Decider:
             detail=f"{runner.failure}; disabled, output {runner.actuator.name} made safe",
         )
 
+    def _lets_go(self, runner: TriggerRunner) -> bool:
+        """Take note that a trigger wants its line low; return whether it holds it high."""
+        line = runner.line
+        runner.complaint = ""
+        if line.holder != runner.name:
+            return False
+        line.used_up = False
+        return line.high_until_ns > 0
+
     def _act(self, runner: TriggerRunner, decision: Decision, moment: Moment) -> bool:
         """Do what a trigger wants; return False if the line does not rise, being refused."""
         line = runner.line
-        holds = line.holder == runner.name
         if decision is Decision.LOW:
-            runner.complaint = ""
-            line.used_up = line.used_up and not holds
-            if line.high_until_ns and holds:
-                why = "the condition ended"
-                self._switchboard.switch_off(
-                    line, why, moment.decide_ns, moment, trigger=runner.name
-                )
+            self._switchboard.switch_off(
+                line, "the condition ended", moment.decide_ns, moment, trigger=runner.name
+            )
             return True
+        holds = line.holder == runner.name
         rises = not (decision is Decision.HIGH and line.high_until_ns and holds)
         if not rises and not self._needs_another_level(runner):
             return True  # it is high already
