@@ -11,7 +11,7 @@ from rtpose.actuators import Actuator
 from rtpose.config import load_rig
 from rtpose.engine import Engine
 from rtpose.events import EventRecord
-from rtpose.interfaces import Output, OutputInfo, OutputSettings
+from rtpose.interfaces import Decision, Output, OutputInfo, OutputSettings, Settings, Trigger
 from rtpose.messages import Ack, Command, Pose, TriggerEvent
 from rtpose.readiness import Readiness
 from rtpose.skeleton import Skeleton
@@ -51,7 +51,7 @@ class ScriptedOutput(Output):
 
     Config: ClassVar[type[OutputSettings]] = ScriptedSettings
 
-    def __init__(self, config: ScriptedSettings) -> None:
+    def __init__(self, config: OutputSettings) -> None:
         self.commands: list[Command] = []
         self.now_ns = 0
         self._answers: deque[Ack] = deque()
@@ -88,8 +88,29 @@ class ScriptedOutput(Output):
         pass
 
 
+class WatchingSettings(Settings):
+    pass
+
+
+class WatchingTrigger(Trigger):
+    """Keeps the poses that it sees; it wants a pulse with every `fires_at`-th one."""
+
+    Config: ClassVar[type[Settings]] = WatchingSettings
+    fires_at = 10
+
+    def __init__(self, config: WatchingSettings) -> None:
+        self.seen: list[Pose] = []
+
+    def prepare(self, skeleton: Skeleton) -> None:
+        pass
+
+    def update(self, pose: Pose) -> Decision:
+        self.seen.append(pose)
+        return Decision.NOTHING if len(self.seen) % self.fires_at else Decision.FIRE
+
+
 class EngineBench:
-    """An engine with one output, fed with poses of two keypoints.
+    """An engine with outputs of this kind, fed with poses of two keypoints.
 
     Attributes
     ----------
@@ -103,17 +124,18 @@ class EngineBench:
         path = folder / "rig.toml"
         path.write_text(RIG + triggers)
         self.rig = rig = load_rig(path)
-        entry = rig.outputs["out"]
-        self.output = ScriptedOutput(ScriptedSettings(lines=entry.settings.lines))
+        self.outputs = {name: ScriptedOutput(e.settings) for name, e in rig.outputs.items()}
+        self.output = self.outputs["out"]
         self.events: list[TriggerEvent] = []
         self.counters: dict[str, int] = {}
         self.now_ns = 1000 * MS
-        self.actuator = Actuator(entry, self.output)
-        self.actuator.open()
+        self.actuators = {
+            name: Actuator(rig.outputs[name], output) for name, output in self.outputs.items()
+        }
         self.engine = Engine(
             rig,
             SKELETON,
-            {"out": self.actuator},
+            self.actuators,
             Readiness(rig.latency, 0.0),
             EventRecord("r", 20 * MS, self.events.append),
             self.counters,
@@ -153,7 +175,9 @@ class EngineBench:
             **stamps,
         )
         self._frame_id += 1
-        self.now_ns = self.output.now_ns = publish_ns + TRANSPORT_NS + round(late_ms * MS)
+        self.now_ns = publish_ns + TRANSPORT_NS + round(late_ms * MS)
+        for output in self.outputs.values():
+            output.now_ns = self.now_ns
         self.engine.on_pose(pose, self.now_ns)
         self.engine.tick(self.now_ns)
 
@@ -161,16 +185,22 @@ class EngineBench:
         """Let the output answer a command, and the engine hear of it."""
         ack = Ack(
             command_id=command.command_id,
-            output="out",
+            output=command.output,
             line=command.line,
             ok=fields.pop("ok", True),
             command_ns=self.now_ns,
             ack_ns=fields.pop("ack_ns", self.now_ns),
             **fields,
         )
-        self.output.answer(ack)
-        for heard in self.actuator.acks():
+        self.outputs[command.output].answer(ack)
+        for heard in self.actuators[command.output].acks():
             self.engine.on_ack(heard)
+
+    def seen_by(self, name: str) -> list[Pose]:
+        """Return the poses that a `WatchingTrigger` saw."""
+        trigger = self.engine._decider.runners[name]._trigger
+        assert isinstance(trigger, WatchingTrigger)
+        return trigger.seen
 
     @property
     def kinds(self) -> list[str]:
