@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rtpose.bus import Requester, Subscriber, public_key
 from rtpose.clock import now_ns
-from rtpose.errors import NoReplyError
+from rtpose.errors import InputError, MessageError, NoReplyError
 from rtpose.messages import AnyMessage, Pose, Reply, Request, Status
 from rtpose.skeleton import Skeleton
 
@@ -220,6 +220,17 @@ class PoseStream:
 class Commands:
     """Steers a running rig.
 
+    Every method returns the rig's `Reply`: ``ok``, its ``state`` (``armed``, ``disarmed``, or
+    ``stopped`` after an emergency stop), every reason in ``reasons`` if it refused, and in
+    ``status`` what ``status.control`` says. One that raises `NoReplyError` may have been carried
+    out all the same, unless no rig was there: ask for the `status`. Not for use by several threads
+    at once; a thread may have `Commands` of its own.
+
+    with Commands() as commands:
+        reply = commands.arm()
+        if not reply.ok:
+            print(reply.reasons)
+
     Parameters
     ----------
     endpoint : str
@@ -228,6 +239,13 @@ class Commands:
         Certificate with the rig's public key, if the rig encrypts.
     timeout_s : float
         How long to wait for each answer.
+
+    Raises
+    ------
+    NoReplyError
+        From every method, if no answer came in time.
+    InputError
+        From every method, if what it was given makes no request.
     """
 
     def __init__(
@@ -242,24 +260,69 @@ class Commands:
         self._timeout_s = timeout_s
 
     def status(self) -> Reply:
-        """Return the rig's state and what would hinder arming."""
-        return self._requester.ask(Request(action="status"), self._timeout_s)
+        """Return the rig's state, and in ``reasons`` what would hinder arming."""
+        return self._ask("status")
 
     def arm(self) -> Reply:
-        """Let triggers reach the outputs; the reply's ``reasons`` say why if it is refused."""
-        return self._requester.ask(Request(action="arm"), self._timeout_s)
+        """Let triggers reach the outputs, and begin a session with its first trial."""
+        return self._ask("arm")
 
     def disarm(self) -> Reply:
-        """Make every output safe and keep it so."""
-        return self._requester.ask(Request(action="disarm"), self._timeout_s)
+        """Make every output safe and keep it so until `arm`."""
+        return self._ask("disarm")
+
+    def emergency_stop(self) -> Reply:
+        """Make every output safe; arming is refused until `release`."""
+        return self._ask("estop")
+
+    def release(self) -> Reply:
+        """Allow arming again after an emergency stop."""
+        return self._ask("release")
 
     def start_trial(self) -> Reply:
-        """Begin a trial: triggers with ``once_per_trial`` may act again."""
-        return self._requester.ask(Request(action="trial"), self._timeout_s)
+        """Begin the next trial: triggers with ``once_per_trial`` may act again."""
+        return self._ask("trial")
+
+    def end_trial(self) -> Reply:
+        """End the trial: until the next one, triggers decide and are recorded, but do not act."""
+        return self._ask("end-trial")
+
+    def fire(self, line: str, width_ms: float) -> Reply:
+        """Give one pulse on a line, within its limits; the rig must be armed.
+
+        Parameters
+        ----------
+        line : str
+            ``"<output>.<line>"``, e.g. ``"board.valve"``.
+        width_ms : float
+        """
+        return self._ask("fire", line=line, width_ms=width_ms)
+
+    def set_parameter(self, trigger: str, key: str, value: object) -> Reply:
+        """Change a setting of a trigger until the run ends; the trigger begins anew.
+
+        Parameters
+        ----------
+        trigger : str
+            Its name in the rig file.
+        key : str
+            One of the settings in ``[triggers.<name>]`` that belong to its type.
+        value : object
+            What the rig file could say there: number, text, bool, list, dict; None for a setting
+            that may be absent.
+        """
+        return self._ask("set", trigger=trigger, key=key, value=value)
 
     def stop(self) -> Reply:
         """Make every output safe and end the run."""
-        return self._requester.ask(Request(action="stop"), self._timeout_s)
+        return self._ask("stop")
+
+    def _ask(self, action: str, **fields: object) -> Reply:
+        try:
+            request = Request.from_wire({"action": action, **fields})
+        except MessageError as error:
+            raise InputError(f"{action}: {error}") from error
+        return self._requester.ask(request, self._timeout_s)
 
     def close(self) -> None:
         """Let go of the connection."""
