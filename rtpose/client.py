@@ -1,4 +1,4 @@
-"""What a rig controller imports: `PoseStream` to follow the animal, `Commands` to steer the rig.
+"""What a rig controller imports: `PoseStream` and `EventStream` to follow, `Commands` to steer.
 
 from rtpose.client import PoseStream
 
@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from rtpose.bus import Requester, Subscriber, public_key
 from rtpose.clock import now_ns
 from rtpose.errors import InputError, MessageError, NoReplyError
-from rtpose.messages import AnyMessage, Pose, Reply, Request, Status
+from rtpose.messages import (
+    Ack,
+    AnyMessage,
+    InputEvent,
+    Pose,
+    Reply,
+    Request,
+    Status,
+    TriggerEvent,
+)
 from rtpose.skeleton import Skeleton
 
 #: A publisher sends its status at once to a new subscriber, and every second.
@@ -205,6 +214,66 @@ class PoseStream:
             pose = self.receive()
             if pose is not None:
                 yield pose
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._subscriber.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+class EventStream:
+    """What a running rig decides, sends, and is answered, as an iterator.
+
+    Parameters
+    ----------
+    endpoint : str
+        The rig's event endpoint.
+    server_key_file : Path, optional
+        Certificate with the rig's public key, if the rig encrypts.
+
+    Attributes
+    ----------
+    lost : int
+        Events that this client missed, seen by jumps in ``seq``.
+    run : str or None
+        Id of the run that the last of them came from: another one means that the rig was restarted.
+    """
+
+    def __init__(
+        self, endpoint: str = "tcp://127.0.0.1:5561", *, server_key_file: Path | None = None
+    ) -> None:
+        key = None if server_key_file is None else public_key(server_key_file)
+        self._subscriber = Subscriber([endpoint], ["event", "ack", "input", "status.control"], key)
+        self._seq = -1
+        self.lost = 0
+        self.run: str | None = None
+
+    @property
+    def malformed(self) -> int:
+        """Messages dropped because they are not of this schema version."""
+        return self._subscriber.malformed
+
+    def receive(self, timeout_s: float) -> TriggerEvent | Ack | InputEvent | Status | None:
+        """Return what comes next, or None if nothing came in time.
+
+        A `TriggerEvent` for what the rig decided, an `Ack` for an output's answer, an `InputEvent`
+        for what happened at an output's inputs, and every second a `Status`.
+        """
+        message = self._subscriber.receive(timeout_s)
+        if not isinstance(message, TriggerEvent | Ack | InputEvent | Status):
+            return None
+        if message.run != self.run:
+            self.run, self._seq = message.run, -1
+        if isinstance(message, TriggerEvent):
+            if self._seq >= 0:
+                self.lost += max(0, message.seq - self._seq - 1)
+            self._seq = message.seq
+        return message
 
     def close(self) -> None:
         """Stop receiving."""
