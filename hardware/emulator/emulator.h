@@ -20,7 +20,7 @@ struct options {
 };
 
 extern struct options options;
-extern volatile sig_atomic_t stop_wanted, hang_wanted;
+extern volatile sig_atomic_t stop_wanted, hang_wanted, unplug_wanted, reset_wanted;
 
 /* ---- main.c ---- */
 
@@ -44,6 +44,7 @@ void chip_hang(void);
 void serial_connect(void);         /* to the chip's UART */
 const char *serial_open(void);     /* make the pty and its link; returns the end to open */
 void serial_close(void);           /* remove the link */
+void serial_unplug(void);          /* hang up for good; whoever has the pty open sees it gone */
 bool serial_wait(uint64_t ns);     /* let at most that much pass; true if there are bytes */
 void serial_read(void);            /* take those bytes */
 void serial_forget(void);          /* the chip was reset */

@@ -209,8 +209,8 @@ bool serial_wait(uint64_t ns)
         clock_nanosleep(CLOCK_MONOTONIC, 0, &timeout, NULL);
         timeout = (struct timespec){0};
     }
-    if (ppoll(&poller, 1, &timeout, NULL) < 0)
-        return false; /* a signal; the main loop sees it */
+    if (ppoll(&poller, 1, &timeout, NULL) < 0 || pty.fd < 0)
+        return false; /* a signal, which the main loop sees; or unplugged */
     note_attached(!(poller.revents & POLLHUP));
     /* What a host writes right after opening arrives after the reset that opening causes. */
     return !full && !pty.opened && poller.revents & POLLIN;
@@ -265,6 +265,17 @@ const char *serial_open(void)
     if (symlink(device, options.link))
         fail(options.link);
     return device;
+}
+
+void serial_unplug(void)
+{
+    if (pty.fd < 0)
+        return;
+    serial_note("unplugged");
+    close(pty.fd);
+    pty.fd = -1;
+    pty.attached = pty.opened = false;
+    pty.detached_ns = now_ns();
 }
 
 void serial_close(void)
