@@ -53,9 +53,8 @@ class RunLog:
                 self.lost += 1
                 continue
             try:
-                written = self._file.write(line)
-                if written != len(line):
-                    raise OSError(f"{written} of {len(line)} bytes")
+                while line:  # a disk takes what it has room for, and only then says that it is full
+                    line = line[self._file.write(line) :]
             except OSError as error:
                 self.lost += 1
                 self.failure = f"cannot write {self.path}: {error}"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from chip_log import CYCLES_PER_MS, CYCLES_PER_US, HANG_CYCLES, Edge, Frame
-from fault_kinds import UNHARMED, Kind, Outcome
+from fault_kinds import UNHARMED, Outcome
 from fault_plan import LEVELS, PINS, TRACKED
 from fault_rig import Evidence, events
 
@@ -306,24 +306,23 @@ def _wrong_record(evidence: Evidence) -> Iterator[str]:
     names = {kind.name for kind in plan.kinds}
     if names == {"camera-black"}:
         yield from _tracking_not_followed(evidence)
-    if not any(_ends_or_disarms(kind) for kind in plan.kinds):
-        if "disarmed: " in _details(events(evidence.log)):
-            yield "something that must change nothing has disarmed the rig"
+    harmless = all(kind.outcomes == (UNHARMED,) for kind in plan.kinds)
+    if harmless and any(event.kind == "disarmed" for event in events(evidence.log)):
+        yield "something that must change nothing has disarmed the rig"
     if names == {"flood-requests"} and not evidence.manifest["counters"]["control"]["malformed"]:
         yield "malformed requests were not counted"
-
-
-def _ends_or_disarms(kind: Kind) -> bool:
-    return UNHARMED not in kind.outcomes
 
 
 def _fits(evidence: Evidence, outcome: Outcome) -> bool:
     if evidence.exit_code != outcome.code:
         return False
     said = _record(evidence)
-    if (outcome.says and not re.search(outcome.says, said)) or bool(outcome.says) != bool(said.strip()):
+    if outcome.code == 0 and said.strip():
         return False
-    ended = outcome.code >= 0 and "cannot write" not in said
+    if not re.search(outcome.says, said):
+        return False
+    # A supervisor that was killed, or had no room on the disk, has left the manifest of the start.
+    ended = outcome.code >= 0 and not re.search("cannot write .*manifest.json", said)
     if evidence.manifest.get("ended") is not ended:
         return False
     details = _details(events(evidence.log))

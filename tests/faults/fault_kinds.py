@@ -276,29 +276,27 @@ _REQUESTS: Final = (
 
 
 def _flood(target: Target, draw: random.Random) -> None:
-    """Thousands of requests whose answers nobody reads, and subscriptions."""
+    """Send requests as fast as they are taken, reading no answer, and subscriptions likewise."""
     context = zmq.Context()
     try:
-        for port in target.ports.values():
-            for kind in (zmq.DEALER, zmq.XSUB):
-                peer = context.socket(kind)
-                peer.setsockopt(zmq.LINGER, 200)
-                peer.setsockopt(zmq.SNDTIMEO, 200)
-                peer.connect(f"tcp://127.0.0.1:{port}")
-                for _ in range(1000):
-                    _push(peer, kind, draw)
-                peer.close()
+        for name, port in list(target.ports.items()) * 4:
+            peer = context.socket(zmq.DEALER if name == "command_port" else zmq.XSUB)
+            peer.setsockopt(zmq.LINGER, 200)
+            peer.setsockopt(zmq.SNDTIMEO, 50)
+            peer.connect(f"tcp://127.0.0.1:{port}")
+            _push(peer, name == "command_port", draw)
+            peer.close()
     finally:
         context.term()
 
 
-def _push(peer: "zmq.Socket[bytes]", kind: int, draw: random.Random) -> None:
-    payload = draw.choice(_REQUESTS)
+def _push(peer: "zmq.Socket[bytes]", requests: bool, draw: random.Random) -> None:
     try:
-        if kind == zmq.DEALER:
-            peer.send_multipart([b"", payload])
-        else:
-            peer.send(b"\x01" + draw.randbytes(4) + payload)
+        for _ in range(5000):
+            if requests:
+                peer.send_multipart([b"", draw.choice(_REQUESTS)])
+            else:
+                peer.send(b"\x01" + draw.randbytes(8))
     except zmq.Again:
         return  # the rig takes no more from this peer, which is its right
 

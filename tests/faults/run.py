@@ -23,7 +23,7 @@ from fault_rig import EMULATOR, FIRMWARE, carry_out, may_mount
 from rich.console import Console
 from rich.table import Table
 
-_OUT: Final = Console(highlight=False)
+_OUT: Final = Console(highlight=False, width=160)
 
 
 def run_one(plan: Plan, root: Path) -> Verdict:
