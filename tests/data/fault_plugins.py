@@ -17,7 +17,7 @@ from rtpose.cameras.synthetic import SyntheticCamera, SyntheticConfig
 from rtpose.interfaces import Captured, Decision, RigPath, Settings, Trigger
 from rtpose.messages import Ack, Command, Pose
 from rtpose.skeleton import Skeleton
-from rtpose_hardware.virtual import VirtualOutput
+from rtpose_hardware.virtual import VirtualOutput, VirtualSettings
 
 Bad = Literal["raise", "hang"]
 _SILENCE_S = 0.1
@@ -32,7 +32,7 @@ def turn_bad(how: Bad, what: str) -> None:
 
 
 class CueCameraConfig(SyntheticConfig):
-    """``freeze`` delivers nothing any more; ``black`` nothing to see, as long as the cue is there."""
+    """``freeze`` delivers no frame any more; ``black`` black ones while the cue is there."""
 
     cue: RigPath
     then: Literal["raise", "hang", "freeze", "black"]
@@ -101,7 +101,7 @@ class Blink(Trigger):
         return Decision.HIGH if self._seen % (on + off) < on else Decision.LOW
 
 
-class CueOutputConfig(VirtualOutput.Config):
+class CueOutputConfig(VirtualSettings):
     """`where` names the call that turns bad."""
 
     cue: RigPath

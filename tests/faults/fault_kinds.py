@@ -3,10 +3,10 @@
 Which deadline holds for a line when a fault strikes:
 
 * always: ``watchdog_ms`` and 1 ms after the last sound frame that the board executed. Whatever is
-  killed, stopped or hung on the host, and however: no frames, no light.
-* board-hang: the firmware executes nothing any more; the chip's hardware watchdog resets it within
-  1,024,000 cycles, which may be later than a ``watchdog_ms`` below 64.
-* always: the line's ``max_on_ms`` after its rise; a pulse's own width.
+  killed, stopped or hung on the host: no frames, no light.
+* always: the line's ``max_on_ms`` after its rise.
+* board-hang: the firmware does nothing any more, so it keeps neither of the two; the chip's hardware
+  watchdog resets it, at most 1,024,000 cycles (64 ms) after it hung.
 * a lost camera, a frozen picture, dead or stopped inference: ``max_pose_gap_ms`` after the last
   pose within the budget, for lines that a level holds. Control keeps it, so it adds at most the
   watchdog: had control been held up for longer, the board would have dropped the lines.
@@ -53,7 +53,8 @@ class Outcome:
     code : int
         The exit code of ``rtpose run``.
     says : str
-        Pattern of what standard error and the manifest's problems must say; empty: they say nothing.
+        Pattern of what standard error and the manifest's problems must say; with exit code 0 they
+        say nothing.
     logged : tuple of str
         Patterns of events, as ``"kind: detail"``, that the log must have.
     """
@@ -191,7 +192,7 @@ def _plugin_kinds() -> list[Kind]:
                 Outcome(
                     0,
                     "",
-                    ("trigger-failed: RuntimeError: the trigger came apart.*output board made safe",),
+                    ("trigger-failed: RuntimeError: the trigger came apart; .*board made safe",),
                 ),
             ),
             {"trigger": "raise"},

@@ -154,7 +154,7 @@ def make_plan(seed: int, name: str | None = None) -> Plan:
     draw = random.Random(seed)
     names = sorted(KINDS)
     first = KINDS[names[seed % len(names)] if name is None else name]
-    kinds = (first,)
+    kinds: tuple[Kind, ...] = (first,)
     second = draw.choice(SECOND)
     if draw.random() < _SECOND_FAULT and name is None and first.allows(KINDS[second]):
         kinds = (first, KINDS[second])

@@ -122,7 +122,7 @@ class FaultRig:
         self.notes = self.evidence.notes
         names = ("pose_port", "event_port", "command_port")
         self.ports: Mapping[str, int] = dict(zip(names, _free_ports(3), strict=True))
-        self.pids: dict[str, int] = {}
+        self.pids: Mapping[str, int] = {}
         self._port = folder / "board.tty"
         self._edges, self._wire = folder / "edges.log", folder / "wire.log"
         self._shared: set[Path] = set()
@@ -171,11 +171,11 @@ class FaultRig:
         if plan.needs("recorder"):
             command += ["--save", str(self.folder / "out.mp4")]
         paths = [str(_TESTS / "data"), os.environ.get("PYTHONPATH", "")]
-        with (self.folder / "stdout").open("w") as out, (self.folder / "stderr").open("w") as error:
+        with (self.folder / "stdout").open("w") as out, (self.folder / "stderr").open("w") as err:
             self._rig = subprocess.Popen(
                 command,
                 stdout=out,
-                stderr=error,
+                stderr=err,
                 text=True,
                 env={
                     **os.environ,
@@ -194,7 +194,7 @@ class FaultRig:
         )
         if self._board.stdout is None or not self._board.stdout.readline().startswith(b"ready "):
             raise RuntimeError("the emulated board did not start; is it built? (make hardware)")
-        self.pids["board"] = self._board.pid
+        self.pids = {"board": self._board.pid}
 
     def _strike(self) -> None:
         draw = random.Random(self.plan.seed)
@@ -247,8 +247,8 @@ class FaultRig:
     def _note_what_there_is(self) -> None:
         path = self._manifest_file()
         if path is not None:
-            self.pids.update(json.loads(path.read_text())["pids"])
-        self.pids["supervisor"] = self._running.pid
+            self.pids = {**self.pids, **json.loads(path.read_text())["pids"]}
+        self.pids = {**self.pids, "supervisor": self._running.pid}
         for process in self._session():
             maps = Path(f"/proc/{process.pid}/maps").read_text()
             self._shared |= {

@@ -91,7 +91,11 @@ def _options() -> argparse.Namespace:
 
 def _plans(options: argparse.Namespace, root: Path) -> list[Plan]:
     """Return the runs, without those that cannot be made here, which is said."""
-    seeds = [options.only] if options.only is not None else range(options.seed, options.seed + options.runs)
+    seeds = (
+        [options.only]
+        if options.only is not None
+        else range(options.seed, options.seed + options.runs)
+    )
     plans = [make_plan(seed, options.kind) for seed in seeds]
     disk = root / "disk"
     disk.mkdir(parents=True)
