@@ -12,25 +12,44 @@ from pydantic import BaseModel, ValidationError
 
 from rtpose import plugins
 from rtpose.errors import ConfigError, InputError, Problem
-from rtpose.interfaces import IDENTIFIER_PATTERN, Camera, Output, OutputSettings, Settings, Trigger
-from rtpose.rig import (
+from rtpose.interfaces import (
+    IDENTIFIER_PATTERN,
+    Camera,
+    LineConfig,
+    Output,
+    OutputSettings,
+    Settings,
+    Trigger,
+)
+from rtpose.messages import MAX_TRAIN_US
+from rtpose.rig import CameraEntry, OutputEntry, Rig, TriggerEntry
+from rtpose.rig_tables import (
     ArenaTable,
     CameraCommon,
-    CameraEntry,
+    ExperimentTable,
+    ForecastTable,
     LatencyTable,
     ModelTable,
     OutputCommon,
-    OutputEntry,
     RecordingTable,
-    Rig,
     StreamTable,
     TriggerCommon,
-    TriggerEntry,
 )
 
 M = TypeVar("M", bound=BaseModel)
 
-_TABLES = ("cameras", "model", "stream", "latency", "arena", "recording", "outputs", "triggers")
+_TABLES = (
+    "cameras",
+    "model",
+    "stream",
+    "latency",
+    "arena",
+    "forecast",
+    "experiment",
+    "recording",
+    "outputs",
+    "triggers",
+)
 
 
 def load_rig(path: Path) -> Rig:
@@ -89,6 +108,8 @@ class _Reader:
         stream = self._table("stream", StreamTable)
         latency = self._table("latency", LatencyTable)
         arena = self._table("arena", ArenaTable)
+        forecast = self._table("forecast", ForecastTable)
+        experiment = self._table("experiment", ExperimentTable)
         recording = self._table("recording", RecordingTable)
         cameras = self._entries("cameras", CameraCommon)
         outputs = self._entries("outputs", OutputCommon)
@@ -115,7 +136,9 @@ class _Reader:
             self._check_lines(output)
         for trigger in trigger_entries.values():
             self._check_target(trigger, output_entries)
-        if self._problems or not (model and stream and latency and arena and recording):
+        if self._problems or not (
+            model and stream and latency and arena and forecast and experiment and recording
+        ):
             raise ConfigError(self._problems)
         return Rig(
             self._path,
@@ -124,6 +147,8 @@ class _Reader:
             stream,
             latency,
             arena,
+            forecast,
+            experiment,
             recording,
             output_entries,
             trigger_entries,
@@ -246,10 +271,41 @@ class _Reader:
             known = ", ".join(f"{output_name}.{n}" for n in outputs[output_name].settings.lines)
             self._problem(f"{key}.output", f"no line {trigger.common.output!r}", f"lines: {known}")
             return
-        pulse_ms = trigger.common.pulse_ms
-        if pulse_ms is not None and pulse_ms > line.max_on_ms:
+        common = trigger.common
+        if common.pulse_ms is not None and common.pulse_ms > line.max_on_ms:
             self._problem(
                 f"{key}.pulse_ms",
-                f"{pulse_ms} is longer than {trigger.common.output} may be on",
+                f"{common.pulse_ms} is longer than {common.output} may be on",
                 f"at most its max_on_ms = {line.max_on_ms}",
+            )
+        if common.train is not None:
+            self._check_train(key, common, line, outputs[output_name])
+        if common.yoked_to is not None and not Path(common.yoked_to).is_file():
+            self._problem(f"{key}.yoked_to", f"no such file: {common.yoked_to}")
+
+    def _check_train(
+        self, key: str, common: TriggerCommon, line: LineConfig, output: OutputEntry
+    ) -> None:
+        train, pulse_ms = common.train, common.pulse_ms
+        if train is None or pulse_ms is None:
+            return
+        if not output.plugin.takes_trains:
+            self._problem(f"{key}.train", f"{output.common.type} outputs cannot time trains")
+        low_ms = train.period_ms - pulse_ms
+        if train.count > 1 and low_ms < line.refractory_ms:
+            self._problem(
+                f"{key}.train.period_ms",
+                f"leaves {low_ms:g} ms between pulses",
+                f"at least {common.output}'s refractory_ms = {line.refractory_ms:g}",
+            )
+        length_ms = train.delay_ms + (train.count - 1) * train.period_ms + pulse_ms
+        if length_ms * 1000 > MAX_TRAIN_US:
+            self._problem(
+                f"{key}.train", f"lasts {length_ms / 1000:g} s", f"at most {MAX_TRAIN_US / 1e6:g} s"
+            )
+        if line.dose_ms is not None and train.count * pulse_ms > line.dose_ms:
+            self._problem(
+                f"{key}.train",
+                f"is high for {train.count * pulse_ms:g} ms",
+                f"at most {common.output}'s dose_ms = {line.dose_ms:g}",
             )

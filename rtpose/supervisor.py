@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -81,11 +81,10 @@ def check(rig: Rig) -> ModelCard:
         except InputError as error:
             problems.append(Problem(where, str(error)))
             continue
-        has_width = entry.common.pulse_ms is not None
-        if trigger.momentary is not None and trigger.momentary != has_width:
-            what = "has no meaning for a level" if has_width else "missing: how long is a pulse?"
-            fix = "delete it; max_on_ms bounds a level" if has_width else "this key is needed"
-            problems.append(Problem(f"{where}.pulse_ms", what, fix))
+        output, line = entry.target
+        misfit = entry.misfit(trigger, rig.outputs[output].settings.lines[line])
+        if misfit is not None:
+            problems.append(replace(misfit, where=f"{rig.source}: {misfit.where}"))
     if problems:
         raise ConfigError(problems)
     return card

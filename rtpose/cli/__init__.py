@@ -33,7 +33,8 @@ from rtpose.estimator import Estimator
 from rtpose.interfaces import Output
 from rtpose.messages import Reply
 from rtpose.recorder import RecorderTask
-from rtpose.rig import OutputCommon, OutputEntry, Rig
+from rtpose.rig import OutputEntry, Rig
+from rtpose.rig_tables import OutputCommon
 from rtpose.supervisor import Supervisor, check, model_path
 
 app = typer.Typer(

@@ -193,13 +193,13 @@ def _was_cut_off(evidence: Evidence) -> bool:
 
 
 def _lost_by_disk(evidence: Evidence) -> int:
-    found = re.search(r"(\d+) messages lost", evidence.stderr)
+    found = re.search(r"events.jsonl: (\d+) records lost", evidence.stderr)
     return int(found[1]) if found else 0
 
 
 def _order(event: TriggerEvent) -> tuple[str, int, int] | None:
     command = event.command
-    if command is None or command.output != "board":
+    if command is None or event.withheld is not None or command.output != "board":
         return None
     return command.action, PINS[command.line], command.width_us
 
@@ -268,7 +268,7 @@ def _look_for_acks(evidence: Evidence, logged: Sequence[TriggerEvent], verdict: 
     answers = Counter(m.command_id for m in evidence.log if isinstance(m, Ack))
     asked: dict[str, list[int]] = {}
     for event in logged:
-        if event.command is not None:
+        if event.command is not None and event.withheld is None:
             asked.setdefault(event.command.output, []).append(event.command.command_id)
     silent = 0
     for commands in asked.values():

@@ -351,10 +351,14 @@ _DISK: Final = [
     Kind(
         "disk-full",
         _fill,
-        (Outcome(1, "messages lost: cannot write .*No space left"),),
+        (Outcome(1, "events.jsonl: .* records lost: cannot write .*No space left"),),
         needs=("small-disk",),
     ),
-    Kind("disk-limit", _limit_files, (Outcome(1, "messages lost: cannot write .*File too large"),)),
+    Kind(
+        "disk-limit",
+        _limit_files,
+        (Outcome(1, "events.jsonl: .* records lost: cannot write .*File too large"),),
+    ),
 ]
 
 KINDS: Final = {

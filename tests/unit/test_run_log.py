@@ -51,7 +51,7 @@ def test_a_full_disk_is_said_and_counted() -> None:
     log = RunLog(Path("/dev/full"))
     log.append(event(0))
     log.append(event(1))
-    with pytest.raises(RecordingError, match=r"2 messages lost: .*No space left"):
+    with pytest.raises(RecordingError, match=r"2 records lost: .*No space left"):
         log.close()
 
 
@@ -61,7 +61,7 @@ def test_a_disk_that_fills_up_within_a_line_is_said_in_its_own_words(tmp_path: P
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
         log.append(event(0))
-        with pytest.raises(RecordingError, match=r"1 messages lost: .*File too large"):
+        with pytest.raises(RecordingError, match=r"1 records lost: .*File too large"):
             log.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -70,5 +70,5 @@ def test_a_disk_that_fills_up_within_a_line_is_said_in_its_own_words(tmp_path: P
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="cannot write the run's log"):
+    with pytest.raises(RecordingError, match="cannot write the run's record"):
         RunLog(tmp_path / "absent" / "events.jsonl")

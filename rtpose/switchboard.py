@@ -1,0 +1,175 @@
+"""All lines of a rig: what is switched, for how long, and what is told of it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from rtpose.actuators import Actuator, Line
+from rtpose.errors import OutputError
+from rtpose.events import EventRecord, Moment
+from rtpose.messages import Command, Withheld
+
+#: A change of a level that is smaller is not sent: no 8-bit output would show it.
+LEVEL_STEP: Final = 1 / 255
+
+
+class Switchboard:
+    """Switches lines and keeps their time limits.
+
+    Parameters
+    ----------
+    actuators : mapping of str to Actuator
+        The outputs, opened.
+    record : EventRecord
+        Is told of every command.
+
+    Attributes
+    ----------
+    trial : int
+        Number of the trial, which events carry.
+    """
+
+    def __init__(self, actuators: Mapping[str, Actuator], record: EventRecord) -> None:
+        self._actuators = actuators
+        self._record = record
+        self._last_command_id = 0
+        self.trial = 0
+
+    def next_command_id(self) -> int:
+        """Return the number of a new command."""
+        self._last_command_id += 1
+        return self._last_command_id
+
+    def lines(self) -> Iterator[tuple[Actuator, Line]]:
+        """Yield every line with its output."""
+        for actuator in self._actuators.values():
+            for line in actuator.lines.values():
+                yield actuator, line
+
+    def find(self, name: str) -> tuple[Actuator, Line] | None:
+        """Return a line by ``"<output>.<line>"``, or None."""
+        output, _, line = name.partition(".")
+        actuator = self._actuators.get(output)
+        found = None if actuator is None else actuator.lines.get(line)
+        return None if actuator is None or found is None else (actuator, found)
+
+    def arm(self) -> None:
+        """Let commands through; raise `OutputError` naming the output that does not arm."""
+        for actuator in self._actuators.values():
+            try:
+                actuator.arm()
+            except OutputError as error:
+                raise OutputError(f"output {actuator.name!r}: {error}") from error
+
+    def make_safe(self, now: int) -> None:
+        """Drop every line of every output and disarm them. Never raises."""
+        for actuator in self._actuators.values():
+            actuator.make_safe(now)
+
+    # ------------------------------------------------------------------------------------ switching
+
+    def switch_on(
+        self,
+        command: Command,
+        now: int,
+        moment: Moment | None = None,
+        *,
+        trigger: str | None,
+        held: bool,
+        withheld: Withheld | None = None,
+        draw: float | None = None,
+        asked: bool = False,
+        detail: str,
+    ) -> None:
+        """Send what makes a line rise, unless it is withheld, and tell of it."""
+        actuator = self._actuators[command.output]
+        line = actuator.lines[command.line]
+        command_ns = actuator.switch_on(
+            line, command, trigger or "a client", now, held=held, withheld=withheld
+        )
+        self._record.tell(
+            "fire" if withheld is None else "withheld",
+            now,
+            moment,
+            trigger=trigger,
+            command=command,
+            command_ns=command_ns,
+            withheld=withheld,
+            draw=draw,
+            asked=asked,
+            trial=self.trial,
+            detail=detail,
+        )
+
+    def change_level(
+        self, line: Line, command: Command, moment: Moment, *, trigger: str, detail: str
+    ) -> None:
+        """Give a line that is held high another level, and tell of it."""
+        command_ns = self._actuators[line.output].change_level(line, command)
+        self._record.tell(
+            "level-set",
+            moment.decide_ns,
+            moment,
+            trigger=trigger,
+            command=command,
+            command_ns=command_ns,
+            withheld=line.withheld,
+            trial=self.trial,
+            detail=detail,
+        )
+
+    def switch_off(
+        self,
+        line: Line,
+        why: str,
+        now: int,
+        moment: Moment | None = None,
+        *,
+        trigger: str | None = None,
+    ) -> None:
+        """Switch a line off, and tell of it."""
+        withheld = line.withheld
+        command = Command(
+            command_id=self.next_command_id(), output=line.output, line=line.name, action="off"
+        )
+        command_ns = self._actuators[line.output].switch_off(line, command, now)
+        self._record.tell(
+            "line-off",
+            now,
+            moment,
+            trigger=trigger,
+            command=command,
+            command_ns=command_ns,
+            withheld=withheld,
+            trial=self.trial,
+            detail=why,
+        )
+
+    def let_go(self, why: str, now: int, held_by: str | None = None) -> None:
+        """Switch off what is held high, or only what one trigger holds."""
+        for _, line in self.lines():
+            if line.held and line.high_until_ns and held_by in (None, line.holder):
+                self.switch_off(line, why, now)
+
+    # -------------------------------------------------------------------------------------- limits
+
+    def keep_limits(self, now: int, *, poses_are_fresh: bool) -> None:
+        """Switch off what was high for long enough, or has no pose to hold it on."""
+        for _, line in self.lines():
+            if not line.high_until_ns:
+                continue
+            if now >= line.high_until_ns:
+                self._time_is_up(line, now)
+            elif line.held and not poses_are_fresh:
+                why = "no pose within the budget for max_pose_gap_ms"
+                self._record.tell("stale", now, detail=why)
+                self.switch_off(line, "no pose to hold it on", now)
+
+    def _time_is_up(self, line: Line, now: int) -> None:
+        if not line.held:
+            line.note_low(line.high_until_ns)  # the device timed the pulses itself
+            return
+        line.used_up = True
+        limits = line.limits
+        by_dose = line.command is not None and line.command.width_us < int(limits.max_on_ms * 1000)
+        reached = f"dose_ms = {limits.dose_ms}" if by_dose else f"max_on_ms = {limits.max_on_ms:g}"
+        self.switch_off(line, f"{reached} reached", now)
