@@ -5,8 +5,8 @@ Which deadline holds for a line when a fault strikes:
 * always: ``watchdog_ms`` and 1 ms after the last sound frame that the board executed. Whatever is
   killed, stopped or hung on the host: no frames, no light.
 * always: the line's ``max_on_ms`` after its rise.
-* board-hang: the firmware does nothing any more, so it keeps neither of the two; the chip's hardware
-  watchdog resets it, at most 1,024,000 cycles (64 ms) after it hung.
+* board-hang: the firmware does nothing any more, so it keeps neither of the two; the chip's
+  hardware watchdog resets it, at most 1,024,000 cycles (64 ms) after it hung.
 * a lost camera, a frozen picture, dead or stopped inference: ``max_pose_gap_ms`` after the last
   pose within the budget, for lines that a level holds. Control keeps it, so it adds at most the
   watchdog: had control been held up for longer, the board would have dropped the lines.
