@@ -82,6 +82,7 @@ def judge(evidence: Evidence) -> Verdict:
     verdict.wrong_record = bool(wrong)
     verdict.violations += wrong
     verdict.violations += [f"left behind: {what}" for what in evidence.left]
+    verdict.violations += evidence.complaints
     return verdict
 
 
@@ -161,12 +162,13 @@ def _judge_freshness(evidence: Evidence, verdict: Verdict) -> None:
 
 
 def _judge_order(evidence: Evidence, verdict: Verdict) -> None:
-    """Nothing that switches a line on leaves the host before the board was armed."""
+    """Nothing that switches a line on leaves the host while the board is not armed."""
     armed = False
     for frame in evidence.frames:
-        armed = armed or frame.kind is Request.ARM
+        if frame.kind in (Request.ARM, Request.SAFE):
+            armed = frame.kind is Request.ARM
         if frame.action in ("on", "pulse") and not armed:
-            verdict.violations.append(f"an order to line {frame.line} came before arming")
+            verdict.violations.append(f"an order to line {frame.line} came while disarmed")
 
 
 # --------------------------------------------------------------------------------------- account

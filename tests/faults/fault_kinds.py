@@ -18,15 +18,19 @@ import random
 import resource
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import zmq
 
-_EVERY_CALL: Final = ("beat", "send", "acks")
+from rtpose.bus import Requester
+from rtpose.messages import Request
+
+_EVERY_CALL: Final = ("beat", "send", "acks", "safe")
 
 
 class Target(Protocol):
@@ -36,6 +40,7 @@ class Target(Protocol):
     pids: Mapping[str, int]
     ports: Mapping[str, int]
     notes: list[str]
+    complaints: list[str]
 
     def disk(self) -> Path:
         """Return the small disk that the run's folder is on."""
@@ -75,7 +80,7 @@ class Kind:
     setup : mapping of str to str
         What the rig's camera, trigger or output is to do at its cue.
     needs : tuple of str
-        ``recorder``, ``small-disk``.
+        ``recorder``, ``small-disk``, ``slow-disk``.
     seconds : float
         How long the rig runs after it was armed, if nothing ends it.
     """
@@ -217,7 +222,7 @@ def _plugin_kinds() -> list[Kind]:
             Kind(
                 f"output-hang-{call}",
                 _cue("output"),
-                (Outcome(1, "control hung"),),
+                (Outcome(1, "control (hung|did not end when asked, and was killed)"),),
                 {"output": f"hang {call}"},
                 seconds=6.0,
             )
@@ -320,6 +325,29 @@ def _deaf(target: Target, _draw: random.Random) -> None:
     context.term()
 
 
+def _ask(target: Target, action: Literal["estop", "disarm"]) -> None:
+    with Requester(f"tcp://127.0.0.1:{target.ports['command_port']}") as requester:
+        reply = requester.ask(Request(action=action), timeout_s=5.0)
+    if not reply.ok or reply.state == "armed":
+        target.complaints.append(f"{action}: the rig answered {reply}")
+
+
+def _stop_in_a_flood(target: Target, draw: random.Random) -> None:
+    flood = threading.Thread(target=_flood, args=(target, draw))
+    flood.start()
+    try:
+        _ask(target, "estop")
+    finally:
+        flood.join()
+
+
+_STOPPED: Final = Outcome(0, "", ("estop: asked for", "stopped: outputs safe"))
+_DISARMED: Final = Outcome(0, "", ("disarmed: asked for", "stopped: outputs safe"))
+_REQUESTED: Final = [
+    Kind("client-estop", lambda target, _draw: _ask(target, "estop"), (_STOPPED,)),
+    Kind("client-disarm", lambda target, _draw: _ask(target, "disarm"), (_DISARMED,)),
+    Kind("flood-estop", _stop_in_a_flood, (_STOPPED,)),
+]
 _SOCKETS: Final = [
     Kind("flood-garbage", _garbage, (UNHARMED,)),
     Kind("flood-half-open", _half_open, (UNHARMED,)),
@@ -347,7 +375,15 @@ def _limit_files(target: Target, _draw: random.Random) -> None:
     resource.prlimit(target.pids["control"], resource.RLIMIT_FSIZE, (size, size))
 
 
+def _freeze(target: Target, draw: random.Random) -> None:
+    """Let the disk take nothing for a while; a process of its own thaws it, whatever ends first."""
+    disk, seconds = str(target.disk()), draw.uniform(0.1, 1.5)
+    command = f'fsfreeze -f "$1" && sleep {seconds:.3f} ; fsfreeze -u "$1"'
+    subprocess.run(["sh", "-c", command, "sh", disk], check=True)
+
+
 _DISK: Final = [
+    Kind("disk-slow", _freeze, (UNHARMED,), needs=("slow-disk",)),
     Kind(
         "disk-full",
         _fill,
@@ -363,7 +399,15 @@ _DISK: Final = [
 
 KINDS: Final = {
     kind.name: kind
-    for kind in [*_process_kinds(), *_SUPERVISOR, *_plugin_kinds(), *_BOARD, *_SOCKETS, *_DISK]
+    for kind in [
+        *_process_kinds(),
+        *_SUPERVISOR,
+        *_plugin_kinds(),
+        *_BOARD,
+        *_SOCKETS,
+        *_REQUESTED,
+        *_DISK,
+    ]
 }
 #: What may follow another fault: each of these ends a run at once.
 SECOND: Final = (

@@ -29,7 +29,7 @@ max_pose_gap_ms = {gap_ms}
 
 [recording]
 folder = "{runs}"
-
+{bad_output}
 [outputs.board]
 type = "ttl"
 port = "{port}"
@@ -57,7 +57,7 @@ type = "fault_plugins:Blink"
 on = {tick}
 pulse_ms = {pulse_ms}
 output = "board.valve"
-"""
+{bad_trigger}"""
 _BAD_TRIGGER: Final = """
 [triggers.bad]
 type = "fault_plugins:Blink"
@@ -75,7 +75,8 @@ then = "{then}"
 where = "{where}"
 watchdog_ms = 1000
 lines.lamp = {{ pin = 0, max_on_ms = 500.0 }}
-
+"""
+_ITS_TRIGGER: Final = """
 [triggers.bad]
 type = "fault_plugins:Blink"
 on = 2
@@ -135,18 +136,27 @@ class Plan:
 
     def needs(self, what: str) -> bool:
         """Return whether one of the faults needs something of the rig."""
-        return any(what in kind.needs for kind in self.kinds)
+        return any(need.endswith(what) for kind in self.kinds for need in kind.needs)
 
     def rig_toml(self, port: str, runs: str) -> str:
         """Return the rig file, without its ``[stream]``."""
         setup = {part: how for kind in self.kinds for part, how in kind.setup.items()}
-        text = _RIG.format(camera=setup.get("camera", "black"), port=port, runs=runs, **vars(self))
+        bad_output = bad_trigger = ""
         if "trigger" in setup:
-            text += _BAD_TRIGGER.format(trigger=setup["trigger"])
-        if "output" in setup:
+            bad_trigger = _BAD_TRIGGER.format(trigger=setup["trigger"])
+        elif "output" in setup:
             then, where = setup["output"].split()
-            text += _BAD_OUTPUT.format(then=then, where=where)
-        return text
+            # In front of the board: what it does comes first, in every turn and at the end.
+            bad_output = _BAD_OUTPUT.format(then=then, where=where)
+            bad_trigger = _ITS_TRIGGER
+        return _RIG.format(
+            camera=setup.get("camera", "black"),
+            port=port,
+            runs=runs,
+            bad_output=bad_output,
+            bad_trigger=bad_trigger,
+            **vars(self),
+        )
 
 
 def make_plan(seed: int, name: str | None = None) -> Plan:

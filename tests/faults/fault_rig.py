@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,7 +58,9 @@ class Evidence:
     left : list of str
         Processes, shared memory, ports, mounts and links that are still there.
     notes : list of str
-        What the runner itself has to say.
+        What the runner has to say.
+    complaints : list of str
+        What was wrong already while it ran.
     """
 
     plan: Plan
@@ -71,25 +74,39 @@ class Evidence:
     board: list[Note] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
     armed: bool = False
 
 
 def may_mount(folder: Path) -> str:
-    """Return why this user may not mount a small disk there, or an empty string."""
-    error = _mount(folder)
-    if not error:
-        subprocess.run(["umount", str(folder)], check=True)
-    return error
+    """Return why this user may not mount small and slow disks there, or an empty string."""
+    for slow in (False, True):
+        disk = folder / "disk"
+        disk.mkdir()
+        error = _mount(disk, slow=slow)
+        if error:
+            return error
+        subprocess.run(["umount", str(disk)], check=True)
+        disk.rmdir()
+    return ""
 
 
-def _mount(folder: Path) -> str:
-    options = f"size={_DISK_BYTES}"
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        return "there is no mount on this system"
-    return mounted.stderr.strip() if mounted.returncode else ""
+def _mount(disk: Path, *, slow: bool) -> str:
+    """Mount a disk of a megabyte, or one that can be frozen; return why not, if not."""
+    options, source, kind = f"size={_DISK_BYTES}", "tmpfs", "tmpfs"
+    commands = []
+    if slow:
+        image = disk.with_suffix(".ext4")
+        options, source, kind = "loop", str(image), "ext4"
+        commands += [["truncate", "-s", "16M", source], ["mkfs.ext4", "-q", source]]
+    commands += [["mount", "-t", kind, "-o", options, source, str(disk)]]
+    for command in commands:
+        if shutil.which(command[0]) is None:
+            return f"there is no {command[0]} here"
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return done.stderr.strip()
+    return ""
 
 
 def _free_ports(count: int) -> list[int]:
@@ -119,7 +136,7 @@ class FaultRig:
         self.plan = plan
         self.folder = folder
         self.evidence = Evidence(plan)
-        self.notes = self.evidence.notes
+        self.notes, self.complaints = self.evidence.notes, self.evidence.complaints
         names = ("pose_port", "event_port", "command_port")
         self.ports: Mapping[str, int] = dict(zip(names, _free_ports(3), strict=True))
         self.pids: Mapping[str, int] = {}
@@ -154,9 +171,9 @@ class FaultRig:
     def _start(self) -> None:
         plan = self.plan
         self._start_board()
-        if plan.needs("small-disk"):
+        if plan.needs("small-disk") or plan.needs("slow-disk"):
             self.disk().mkdir()
-            error = _mount(self.disk())
+            error = _mount(self.disk(), slow=plan.needs("slow-disk"))
             if error:
                 raise PermissionError(f"no small disk: {error}")
             self._mounted = True

@@ -97,14 +97,13 @@ def _plans(options: argparse.Namespace, root: Path) -> list[Plan]:
         else range(options.seed, options.seed + options.runs)
     )
     plans = [make_plan(seed, options.kind) for seed in seeds]
-    disk = root / "disk"
-    disk.mkdir(parents=True)
-    why = may_mount(disk)
-    disk.rmdir()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        why = may_mount(Path(folder))
     if why:
-        left_out = [plan.name for plan in plans if plan.needs("small-disk")]
-        _OUT.print(f"not run, because this user may not mount a small disk ({why}): {left_out}")
-        plans = [plan for plan in plans if not plan.needs("small-disk")]
+        left_out = [plan.name for plan in plans if plan.needs("-disk")]
+        _OUT.print(f"not run, because this user may not mount a disk ({why}): {left_out}")
+        plans = [plan for plan in plans if plan.name not in left_out]
     return plans
 
 
@@ -118,12 +117,15 @@ def main() -> int:
     root = options.keep or Path(tempfile.mkdtemp(prefix="rtpose-faults-"))
     plans = _plans(options, root)
     verdicts: list[Verdict] = []
-    with ThreadPoolExecutor(options.jobs) as pool:
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
         for verdict in pool.map(lambda plan: run_one(plan, root), plans):
             verdicts.append(verdict)
             _OUT.print(f"{len(verdicts):4d}/{len(plans)}  {verdict.name}")
             for violation in verdict.violations:
                 _OUT.print(f"           VIOLATION {violation}", markup=False, soft_wrap=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the runs that are going on
     _OUT.print(table(verdicts))
     if options.json:
         data = [verdict.to_dict() for verdict in verdicts]

@@ -198,6 +198,10 @@ def order_before_arming(found: Evidence) -> None:
     found.frames[0], found.frames[1] = found.frames[1], found.frames[0]
 
 
+def order_after_safe(found: Evidence) -> None:
+    found.frames.append(frame(201, Request.PULSE, VALVE, 5000))
+
+
 def command_without_event(found: Evidence) -> None:
     found.frames.insert(-1, frame(125, Request.PULSE, VALVE, 5000))
 
@@ -269,6 +273,10 @@ def process_left(found: Evidence) -> None:
     found.left.append("process 7 rtpose-control")
 
 
+def complained(found: Evidence) -> None:
+    found.complaints.append("estop: the rig answered armed")
+
+
 def never_armed(found: Evidence) -> None:
     found.armed = False
 
@@ -280,7 +288,8 @@ def never_armed(found: Evidence) -> None:
         (still_high, "line 0 is high at the end"),
         (too_long, "line 0 was high 16000 cycles beyond max_on_ms"),
         (held_without_poses, "line 0 was held"),
-        (order_before_arming, "an order to line 0 came before arming"),
+        (order_before_arming, "an order to line 0 came while disarmed"),
+        (order_after_safe, "an order to line 6 came while disarmed"),
         (command_without_event, "1 commands on the wire"),
         (command_of_another_width, "1 of 5 commands on the wire differ"),
         (command_that_never_left, "1 commands of the log never were on the wire"),
@@ -298,6 +307,7 @@ def never_armed(found: Evidence) -> None:
         (no_last_word, "the record should say: exit code 0"),
         (disarmed, "something that must change nothing has disarmed the rig"),
         (process_left, "left behind: process 7"),
+        (complained, "estop: the rig answered armed"),
         (never_armed, "the rig was never armed"),
     ],
 )
