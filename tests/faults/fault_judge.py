@@ -29,6 +29,7 @@ _HOST_MS: Final = 250
 #: Messages that control had not yet handed to the file when it was killed. They were sent, and a
 #: subscriber has them.
 MOST_CUT_OFF: Final = 8
+_MAKES_SAFE: Final = ("disarmed", "estop", "trigger-failed")
 #: What may stand beside the expected words, because one fault brings others about.
 _CUT: Final = re.compile("control (was killed|hung|did not end)")
 
@@ -169,6 +170,13 @@ def _judge_order(evidence: Evidence, verdict: Verdict) -> None:
             armed = frame.kind is Request.ARM
         if frame.action in ("on", "pulse") and not armed:
             verdict.violations.append(f"an order to line {frame.line} came while disarmed")
+    safe = True
+    for event in events(evidence.log):
+        safe = (safe or event.kind in _MAKES_SAFE) and event.kind != "armed"
+        if safe and event.kind == "fire" and _order(event) is not None:
+            verdict.violations.append(
+                f"event {event.seq} fires, and the board was made safe before"
+            )
 
 
 # --------------------------------------------------------------------------------------- account
@@ -318,6 +326,11 @@ def _wrong_record(evidence: Evidence) -> Iterator[str]:
     harmless = all(kind.outcomes == (UNHARMED,) for kind in plan.kinds)
     if harmless and any(event.kind == "disarmed" for event in events(evidence.log)):
         yield "something that must change nothing has disarmed the rig"
+    if _lost_by_disk(evidence) and not any(
+        event.kind == "disarmed" and "cannot be written" in event.detail
+        for event in events(evidence.heard)
+    ):
+        yield "the rig was not disarmed though its record could not be written"
     if names == {"flood-requests"} and not evidence.manifest["counters"]["control"]["malformed"]:
         yield "malformed requests were not counted"
 

@@ -202,6 +202,14 @@ def order_after_safe(found: Evidence) -> None:
     found.frames.append(frame(201, Request.PULSE, VALVE, 5000))
 
 
+def fire_after_a_failure(found: Evidence) -> None:
+    found.log[5:5] = [event(4, "trigger-failed", 65)]
+    found.log[6:] = [
+        m.model_copy(update={"seq": m.seq + 1}) if isinstance(m, TriggerEvent) else m
+        for m in found.log[6:]
+    ]
+
+
 def command_without_event(found: Evidence) -> None:
     found.frames.insert(-1, frame(125, Request.PULSE, VALVE, 5000))
 
@@ -290,6 +298,7 @@ def never_armed(found: Evidence) -> None:
         (held_without_poses, "line 0 was held"),
         (order_before_arming, "an order to line 0 came while disarmed"),
         (order_after_safe, "an order to line 6 came while disarmed"),
+        (fire_after_a_failure, "event 5 fires, and the board was made safe before"),
         (command_without_event, "1 commands on the wire"),
         (command_of_another_width, "1 of 5 commands on the wire differ"),
         (command_that_never_left, "1 commands of the log never were on the wire"),
@@ -330,6 +339,18 @@ def test_what_a_kill_cuts_off_the_log_is_bounded_and_reported() -> None:
     verdict = judge(killed_control(MOST_CUT_OFF))
     assert (verdict.violations, verdict.cut_off) == ([], MOST_CUT_OFF)
     assert judge(killed_control(MOST_CUT_OFF + 1)).unaccounted == MOST_CUT_OFF + 1
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_record_that_cannot_be_written_must_disarm(told: bool) -> None:
+    found = evidence("disk-limit")
+    found.exit_code = 1
+    found.stderr = "x/events.jsonl: 3 records lost: cannot write x/events.jsonl: File too large"
+    del found.log[-3:]
+    if told:
+        detail = "the run's record cannot be written: File too large"
+        found.heard.append(event(7, "disarmed", 210, detail=detail))
+    assert judge(found).wrong_record is not told
 
 
 @pytest.mark.parametrize("stderr", ["", "rtpose: inference was killed by SIGKILL"])

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("emulated_board")]
         "recorder-kill",
         "supervisor-kill",
         "trigger-hang",
+        "trigger-raise",
     ],
 )
 def test_a_fault_leaves_no_line_high_and_a_true_record(kind: str, tmp_path: Path) -> None:
