@@ -158,10 +158,9 @@ static inline struct ports prepare(void)
     uint8_t item = lines.timeline.first->item;
     bool follows = lines_take_first(&lines);
     struct ports ports = ports_of(lines.high);
-    if (follows) {
-        uart_poll();
+    uart_poll();
+    if (follows)
         lines_follow(&lines, item);
-    }
     return ports;
 }
 
@@ -350,14 +349,15 @@ bool port_hold(uint8_t line, uint8_t duty, uint32_t end)
 /* A first pulse that is too short for the timeline begins when it can be prepared. */
 bool port_train(uint8_t line, const struct train *train, uint32_t *rise)
 {
+    lines.trains[line] = *train; /* not in use: the line has none */
     cli();
     bool allowed = lines.guarded;
     if (allowed) {
         at_level &= ~bit_of_line[line];
-        lines.trains[line] = *train;
         lines.training |= bit_of_line[line];
         if (train->delay || train->width <= EARLY) {
             *rise = ticks() + (train->delay ? train->delay : EARLY + PREPARING);
+            uart_poll();
             timeline_add(&lines.timeline, line, *rise);
         } else {
             *rise = raise_for(line, train->width);

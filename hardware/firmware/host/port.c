@@ -7,7 +7,8 @@
 #include "../lines.h"
 
 #define TICK_US 4000 /* how often board_tick is called */
-#define EDGES 256
+#define EDGES 256 /* of inputs, not yet taken */
+#define MOVES 65536
 
 const char port_name[] = FIRMWARE_NAME;
 
@@ -15,6 +16,13 @@ static uint64_t now, next_tick; /* ticks */
 static struct lines lines;
 static uint8_t duties[LINES];
 static bool shown_armed;
+
+/* What the lines did. */
+static struct move {
+    uint64_t tick;
+    uint8_t high; /* from then on */
+} moves[MOVES];
+static uint32_t moved;
 
 static struct {
     uint8_t mode;
@@ -32,6 +40,13 @@ static uint8_t held_high; /* lines whose pins read high whatever is driven */
 static uint8_t sent[1 << 16];
 static uint32_t sent_count;
 
+static void note_move(void)
+{
+    uint8_t before = moved ? moves[moved - 1].high : 0;
+    if (lines.high != before && moved < MOVES)
+        moves[moved++] = (struct move){now, lines.high};
+}
+
 /* ---- for the tests ---- */
 
 void host_reset(uint8_t cause)
@@ -46,6 +61,7 @@ void host_reset(uint8_t cause)
     edges_in = edges_out = 0;
     health = (struct health){.free_stack = 500, .clock_runs = true};
     held_high = 0;
+    moved = 0;
     sent_count = 0;
     board_start(cause);
 }
@@ -66,6 +82,7 @@ static void advance_to(uint64_t until)
         now += ahead > 0 ? (uint32_t)ahead : 0;
         if (lines_take_first(&lines))
             lines_follow(&lines, item);
+        note_move();
     }
     now = until;
 }
@@ -115,6 +132,7 @@ void host_stop(bool well)
     if (well || stop.mode == STOP_MODE_OFF || !lines.guarded)
         return;
     lines_release(&lines);
+    note_move();
     stop.stopped = true;
     stop.tick = port_now();
 }
@@ -123,6 +141,15 @@ void host_set_health(uint16_t checksum, uint16_t free_stack, bool clock_runs, ui
 {
     health = (struct health){checksum, 0, free_stack, clock_runs};
     held_high = held;
+}
+
+/* What all lines were from their number-th move on; its tick, or UINT64_MAX if there is none. */
+uint64_t host_move(uint32_t number, uint8_t *high)
+{
+    if (number >= moved)
+        return UINT64_MAX;
+    *high = moves[number].high;
+    return moves[number].tick;
 }
 
 /* Hand over, and forget, what the board has sent. */
@@ -152,6 +179,7 @@ bool port_raise(uint8_t line, uint8_t duty, uint32_t width, uint32_t *rise)
         return false;
     *rise = port_now();
     lines.high |= bit_of_line[line];
+    note_move();
     duties[line] = duty;
     timeline_set(&lines.timeline, line, *rise + width);
     return true;
@@ -185,6 +213,7 @@ uint8_t port_drop(uint8_t dropped, uint32_t *tick)
     *tick = port_now();
     lines.high &= (uint8_t)~dropped;
     lines.training &= (uint8_t)~dropped;
+    note_move();
     for (uint8_t line = 0; line < LINES; line++)
         if (ended & bit_of_line[line])
             timeline_remove(&lines.timeline, line);
