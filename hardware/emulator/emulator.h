@@ -18,6 +18,7 @@ struct options {
     uint64_t linger_ns; /* 0 = for ever */
     uint64_t end_ns;    /* of now_ns; 0 = never */
     bool reset_on_open, realtime;
+    const char *boot_loader; /* NULL = none */
 };
 
 extern struct options options;
@@ -27,6 +28,10 @@ extern volatile sig_atomic_t stop_wanted, hang_wanted;
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 void fail(const char *what); /* with the meaning of errno, and exit */
+
+/* ---- bootloader.c ---- */
+
+void bootloader_load(const char *path); /* into the chip, beside its firmware */
 
 /* ---- chip.c ---- */
 

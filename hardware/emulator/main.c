@@ -10,6 +10,7 @@
  *   --inputs FIFO      make this FIFO and let what is written to it drive the chip's pins, see inputs.c
  *   --input-log FILE   log what drives them
  *   --no-reset-on-open a board whose DTR line does not reset it
+ *   --boot-loader HEX  start this boot loader at every reset, which starts the firmware
  *   --realtime         ask for real-time priority; goes on without if that is not allowed
  *
  * Prints "ready DEVICE" when the pty can be opened. The edge log has one line per edge of an output
@@ -72,7 +73,8 @@ static void usage(void)
 {
     fprintf(stderr, "usage: emulator FIRMWARE.elf PTY-LINK EDGE-LOG [--linger-ms N] "
                     "[--max-seconds N] [--wire-log FILE] [--level-log FILE] [--inputs FIFO] "
-                    "[--input-log FILE] [--no-reset-on-open] [--realtime]\n");
+                    "[--input-log FILE] [--no-reset-on-open] [--boot-loader FILE.hex] "
+                    "[--realtime]\n");
     exit(2);
 }
 
@@ -95,6 +97,7 @@ static void parse(int argc, char **argv)
                                           {"inputs", required_argument, NULL, 'i'},
                                           {"input-log", required_argument, NULL, 'j'},
                                           {"no-reset-on-open", no_argument, NULL, 'n'},
+                                          {"boot-loader", required_argument, NULL, 'b'},
                                           {"realtime", no_argument, NULL, 'r'},
                                           {0}};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -119,6 +122,9 @@ static void parse(int argc, char **argv)
             break;
         case 'n':
             options.reset_on_open = false;
+            break;
+        case 'b':
+            options.boot_loader = optarg;
             break;
         case 'r':
             options.realtime = true;

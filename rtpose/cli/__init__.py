@@ -15,8 +15,10 @@ from rich.live import Live
 
 from rtpose import plugins, report
 from rtpose.cli.console import OUT, JsonFile, write_json
+from rtpose.cli.doctor import doctor
 from rtpose.cli.evaluate import evaluate
 from rtpose.cli.export import export
+from rtpose.cli.flash import flash
 from rtpose.cli.list import list_command
 from rtpose.cli.train import train
 from rtpose.client import Commands, NamedPose, PoseStream
@@ -293,5 +295,7 @@ for _action, _help in {
 
 
 app.command(name="list")(list_command)
+app.command()(flash)
+app.command()(doctor)
 for _verb_of_models in (train, evaluate, export):
     app.command()(_verb_of_models)
