@@ -190,9 +190,10 @@ class Trigger(ABC):
         """Begin to count anew what is counted per trial. A session begins with a trial."""
 
     def refused(self) -> None:  # noqa: B027 - most count nothing
-        """Take note that the last decision did not reach the line; called right after it.
+        """Take note that the last decision did not raise the line; called right after it.
 
-        Not armed, older than the budget, or against a limit of the line: it does not count.
+        Not armed, older than the budget, or against a limit of the line: it does not count. Not
+        called where another level was refused to a line that is high.
         """
 
     def delay_ms(self, rate_hz: float) -> float:
