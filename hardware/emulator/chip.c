@@ -25,7 +25,7 @@ static FILE *level_log;
 static uint8_t levels;       /* of the lines, as last logged */
 static uint8_t duties[LINES]; /* the same; 0 = timer 0 does not drive it */
 
-enum { TCCR0A = 0x44, OCR0A = 0x47, OCR0B = 0x48 };
+enum { TIFR1 = 0x36, TCCR0A = 0x44, OCR0A = 0x47, OCR0B = 0x48 };
 static const avr_io_addr_t pwm_registers[] = {TCCR0A, OCR0A, OCR0B};
 static struct {
     avr_io_write_t write;
@@ -97,6 +97,17 @@ static void watch_pwm(void)
         library_write[i].param = avr->io[io].w.param;
         avr->io[io].w.c = on_pwm;
         avr->io[io].w.param = (void *)&pwm_registers[i];
+    }
+}
+
+/* Writing a one clears that flag; libsimavr clears all of the timer's, whatever is written. */
+static void on_flags(avr_t *chip, avr_io_addr_t address, uint8_t value, void *param)
+{
+    (void)param;
+    for (int i = 0; i < chip->interrupts.vector_count; i++) {
+        avr_int_vector_t *vector = chip->interrupts.vector[i];
+        if (vector->raised.reg == address && value >> vector->raised.bit & 1)
+            avr_clear_interrupt(chip, vector);
     }
 }
 
@@ -231,6 +242,7 @@ void chip_make(void)
     library_reset = avr->reset;
     avr->reset = on_reset;
     watch_pwm();
+    avr->io[AVR_DATA_TO_IO(TIFR1)].w.c = on_flags;
     for (const char *port = "BD"; *port; port++)
         avr_irq_register_notify(
             avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(*port), IOPORT_IRQ_PIN_ALL), on_port, NULL);
