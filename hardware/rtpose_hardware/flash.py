@@ -120,9 +120,9 @@ def flash(
     else:
         _require_hex(firmware)
     _require_avrdude()
-    boards.check_free(port)
     with tempfile.TemporaryDirectory(prefix="rtpose-flash-") as folder:
         file = firmware or firmware_build.build(Path(folder), baud)
+        boards.check_free(port)
         _upload(file, port, BOOT_LOADER_BAUDS[board])
     hello = _meet(port, baud)
     return Flashed(port, board, hello.firmware, hello.version, hello.hash, baud)
