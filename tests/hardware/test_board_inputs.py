@@ -27,7 +27,7 @@ def watch(board: EmulatedBoard, index: int, mode: InputMode, holdoff_us: int = 0
 
 def clock_offset(board: EmulatedBoard) -> int:
     """Return the cycle at which the board's clock was 0, up to 1 us too early."""
-    board.order(Request.ON, 5, 1000)
+    board.order(Request.ON, 5, LIMIT_US)
     done = board.order(Request.OFF, 5)
     return board.edges[-1].cycle - done.time_us * CYCLES_PER_US - CYCLES_PER_US
 
@@ -154,7 +154,7 @@ def test_an_input_that_oscillates_does_not_keep_the_board_from_its_work(
         pass
     for line in range(protocol.LINES):
         (width,) = pulses(board.edges, line)
-        assert width == (3000 + 700 * line) * CYCLES_PER_US
+        assert 0 <= width - (3000 + 700 * line) * CYCLES_PER_US <= 100
     counters = board.insist(Request.COUNTERS, Counters)
     assert counters.edges_lost > 0
     assert (counters.trips, counters.bad, counters.wire_errors) == (1, 0, 0)

@@ -107,7 +107,10 @@ static inline void write_at(struct edge_due edge)
 {
     int16_t left;
     while ((left = (int16_t)(edge.at - TCNT1)) > FINE) {
-        attend();
+        if (left > 2 * FINE)
+            attend();
+        else
+            uart_poll(); /* there is no time for more */
         if (stopped)
             return;
     }
@@ -338,7 +341,9 @@ bool port_hold(uint8_t line, uint8_t duty, uint32_t end)
     bool held = lines.high & bit_of_line[line];
     if (held) {
         set_at_level(bit_of_line[line], duty);
-        write_ports(ports_of(lines.high));
+        struct ports ports = ports_of(lines.high);
+        TCCR0A |= ports.pwm; /* first, or the line would be low between the two */
+        write_ports(ports);
         timeline_set(&lines.timeline, line, end);
         serve_timeline();
     }
