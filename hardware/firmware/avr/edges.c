@@ -143,7 +143,10 @@ static inline bool is_due(void)
             return false;
         if (!guard_was_moved(due))
             return true;
-        timeline_set(&lines.timeline, TIMELINE_GUARD, guard_end);
+        uart_poll();
+        timeline_pop(&lines.timeline);
+        timeline_add(&lines.timeline, TIMELINE_GUARD, guard_end);
+        uart_poll();
     }
     return false;
 }
@@ -344,7 +347,8 @@ bool port_hold(uint8_t line, uint8_t duty, uint32_t end)
         struct ports ports = ports_of(lines.high);
         TCCR0A |= ports.pwm; /* first, or the line would be low between the two */
         write_ports(ports);
-        timeline_set(&lines.timeline, line, end);
+        if (lines.timeline.items[line].at != end)
+            timeline_set(&lines.timeline, line, end);
         serve_timeline();
     }
     sei();
