@@ -553,13 +553,23 @@ class Line:
         return max((fall for _, fall in self.spans() if fall <= now_us), default=-(2**63))
 
     def charged_us(self, since_us: int) -> int:
-        """On-time of the uses that ended after a time."""
-        total = 0
-        for use in self.uses:
-            spans = use.spans()
-            if spans and (not self.window_us or spans[-1][1] > since_us):
-                total += sum(fall - rise for rise, fall in spans)
-        return total
+        """On-time of the uses that ended, by themselves or cut, after a time."""
+        return sum(
+            fall - rise
+            for use in self.uses
+            if not self.window_us or min(use.planned_end_us, use.cut_us) > since_us
+            for rise, fall in use.spans()
+        )
+
+    def on_us(self, since_us: int) -> int:
+        """On-time of the uses that were on after a time."""
+        uses = [use.spans() for use in self.uses]
+        return sum(
+            fall - rise
+            for spans in uses
+            if spans and (not self.window_us or spans[-1][1] > since_us)
+            for rise, fall in spans
+        )
 
     def drop(self, now_us: int) -> bool:
         use = self.running(now_us)
@@ -604,7 +614,7 @@ class Model:
         if not line.dose_us:
             return {None}
         window_us = line.window_us
-        may = line.charged_us(self.now_us - window_us) + on_us <= line.dose_us
+        may = line.on_us(self.now_us - window_us) + on_us <= line.dose_us
         late_us = window_us + window_us // 4 + 1
         must = line.charged_us(self.now_us - late_us) + on_us <= line.dose_us
         return {None} if must else {Reason.DOSE, None} if may else {Reason.DOSE}
@@ -624,7 +634,10 @@ class Model:
             if line.dose_us:
                 spent_us = line.charged_us(0) - use.width_us
                 longest_us = min(longest_us, line.dose_us - spent_us)
-            use.width_us = min(self.now_us - use.rise_us + width_us, longest_us)
+            elapsed_us = self.now_us - use.rise_us
+            if elapsed_us + protocol.MIN_DELAY_US <= longest_us:
+                new_us = elapsed_us + max(width_us, protocol.MIN_DELAY_US)
+                use.width_us = min(new_us, longest_us)
         else:
             assert done.reason in self.refusals(line, 0, width_us)
             if done.moved:

@@ -15,7 +15,7 @@
 #define MOST 16        /* edges of one input in 65536 cycles, 4.1 ms */
 #define NOTES 4        /* a power of 2 */
 #define SETTLE_US 50   /* of a pin after its pull-up was switched on */
-#define CHANGE_LATE 24 /* cycles from a change of a pin to the reading of the timer */
+#define CHANGE_LATE 44 /* cycles from a change of a pin to the reading of the timer */
 
 struct note {
     uint16_t reading; /* of timer 1 */
