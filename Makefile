@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 RUNS := $(VENV)/.runs
 DEVELOPS := $(VENV)/.develops
-APT_PACKAGES := gcc libc6-dev gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 libglib2.0-0
+APT_PACKAGES := gcc libc6-dev gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 libglib2.0-0 \
+	avrdude arduino-core-avr
 
 .PHONY: demo test bench lint fix hardware clients clean help
 

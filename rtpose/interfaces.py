@@ -249,7 +249,7 @@ class LineConfig(Settings):
     """
 
     pin: Annotated[int, Field(ge=0, le=63)]
-    max_on_ms: Annotated[float, Field(gt=0, le=60_000)]
+    max_on_ms: Annotated[float, Field(ge=0.001, le=60_000)]
     refractory_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
     dose_ms: Annotated[float, Field(gt=0, le=3_600_000)] | None = None
     dose_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
@@ -260,7 +260,7 @@ class LineConfig(Settings):
         if self.dose_window_s is not None:
             if self.dose_ms is None:
                 raise ValueError("dose_window_s has a meaning with dose_ms only")
-            if self.dose_ms > self.dose_window_s * 1000:
+            if round(self.dose_ms * 1e6) > round(self.dose_window_s * 1e9):
                 raise ValueError(
                     f"dose_ms = {self.dose_ms:g} is more than dose_window_s = "
                     f"{self.dose_window_s:g} s has: it would never hold anything up"
@@ -327,7 +327,8 @@ class Output(ABC):
 
     Lifecycle: ``__init__(config)`` does nothing that can fail; `open`; then `arm` and `safe` any
     number of times; `close` at the end, which makes safe first. No call blocks for longer than
-    100 ms, `open` and `close` for longer than 5 s.
+    100 ms, `arm` (in which a device may test itself) for longer than 500 ms, `open` and `close` for
+    longer than 5 s.
     """
 
     Config: ClassVar[type[OutputSettings]]
@@ -373,7 +374,7 @@ class Output(ABC):
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at its inputs since the last call, without waiting; oldest first.
 
-        ``run`` is left at its default: control fills it in.
+        ``run`` and ``output`` are left at their defaults: control fills them in.
         """
         return ()
 

@@ -25,7 +25,7 @@ _BEAT_INTERVAL_NS = 100_000_000
 _LINK_INTERVAL_NS = 10_000_000
 _ACTIVITY_BYTES = 128
 
-Order = Literal["start", "stop"]
+Order = Literal["start", "stop", "estop"]
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Link:
     inbox : str
         Endpoint that takes heartbeats.
     orders : Connection
-        Brings "start" and "stop"; its end of file means that the supervisor is gone.
+        Brings "start", "stop" and "estop"; its end of file means that the supervisor is gone.
     activity : shared array of char
         What the process is doing at the moment, for the supervisor to read when it hangs.
     """
@@ -63,6 +63,8 @@ class Loop:
         Published with every heartbeat.
     info : dict
         What does not change; published with every heartbeat too.
+    estop_ordered : bool
+        The supervisor passed on an emergency stop that nobody has seen to yet.
     """
 
     def __init__(self, link: Link) -> None:
@@ -71,6 +73,7 @@ class Loop:
         self.counters: dict[str, int] = {}
         self.info: dict[str, Any] = {}
         self.stop_requested = False
+        self.estop_ordered = False
         self._orders = link.orders
         self._activity = link.activity
         self._outbox = Outbox(link.inbox)
@@ -112,6 +115,7 @@ class Loop:
                 order: Order = self._orders.recv()
                 self._started = self._started or order == "start"
                 self._stopping = self._stopping or order == "stop"
+                self.estop_ordered = self.estop_ordered or order == "estop"
         except (EOFError, OSError):
             self._stopping = True  # the supervisor is gone
 

@@ -6,12 +6,18 @@
  *                      so it outlives a host that was killed, and then goes away
  *   --max-seconds N    end after N seconds whatever happens (default: never)
  *   --wire-log FILE    log the bytes of both directions
+ *   --level-log FILE   log what timer 0 does with the lines that have levels
+ *   --inputs FIFO      make this FIFO and let what is written to it drive the chip's pins, see inputs.c
+ *   --input-log FILE   log what drives them
  *   --no-reset-on-open a board whose DTR line does not reset it
+ *   --boot-loader HEX  start this boot loader at every reset, which starts the firmware
  *   --realtime         ask for real-time priority; goes on without if that is not allowed
  *
  * Prints "ready DEVICE" when the pty can be opened. The edge log has one line per edge of an output
  * line, written at once: CLOCK_MONOTONIC in ns, CPU cycle, line 0..7, level. The wire log has: ns,
  * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "opened", "closed", "reset", "hang".
+ * A line that timer 0 drives counts as high in the edge log; the level log has: ns, cycle, line, duty (1
+ * to 255, 0 when it is no longer driven). The input log has: ns, cycle, pin (D8, A0), level.
  *
  * As with a real board, opening the port resets the chip, a host at another baud rate sees and
  * causes garbage, and the USB bridge hands over what it has at every FRAME_END or when the line has
@@ -66,7 +72,9 @@ static void catch_signals(void)
 static void usage(void)
 {
     fprintf(stderr, "usage: emulator FIRMWARE.elf PTY-LINK EDGE-LOG [--linger-ms N] "
-                    "[--max-seconds N] [--wire-log FILE] [--no-reset-on-open] [--realtime]\n");
+                    "[--max-seconds N] [--wire-log FILE] [--level-log FILE] [--inputs FIFO] "
+                    "[--input-log FILE] [--no-reset-on-open] [--boot-loader FILE.hex] "
+                    "[--realtime]\n");
     exit(2);
 }
 
@@ -85,7 +93,11 @@ static void parse(int argc, char **argv)
     static const struct option known[] = {{"linger-ms", required_argument, NULL, 'l'},
                                           {"max-seconds", required_argument, NULL, 'm'},
                                           {"wire-log", required_argument, NULL, 'w'},
+                                          {"level-log", required_argument, NULL, 'v'},
+                                          {"inputs", required_argument, NULL, 'i'},
+                                          {"input-log", required_argument, NULL, 'j'},
                                           {"no-reset-on-open", no_argument, NULL, 'n'},
+                                          {"boot-loader", required_argument, NULL, 'b'},
                                           {"realtime", no_argument, NULL, 'r'},
                                           {0}};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -99,8 +111,20 @@ static void parse(int argc, char **argv)
         case 'w':
             options.wire_path = optarg;
             break;
+        case 'v':
+            options.level_path = optarg;
+            break;
+        case 'i':
+            options.inputs_path = optarg;
+            break;
+        case 'j':
+            options.input_log_path = optarg;
+            break;
         case 'n':
             options.reset_on_open = false;
+            break;
+        case 'b':
+            options.boot_loader = optarg;
             break;
         case 'r':
             options.realtime = true;
@@ -138,6 +162,7 @@ int main(int argc, char **argv)
     if (options.realtime)
         (void)sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 20});
     chip_make();
+    inputs_open();
     serial_connect();
     printf("ready %s\n", serial_open());
     fflush(stdout);
@@ -145,6 +170,7 @@ int main(int argc, char **argv)
     while (go_on(&state))
         ;
     serial_close();
+    inputs_close();
     if (state == cpu_Crashed)
         fprintf(stderr, "emulator: the firmware crashed at %#x\n", avr->pc);
     return state == cpu_Crashed;
