@@ -22,9 +22,10 @@ from rtpose.errors import (
     PortInUseError,
 )
 from rtpose_hardware import protocol
+from rtpose_hardware.answers import Hello
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.plain_serial import open_serial
-from rtpose_hardware.protocol import Hello, Request
+from rtpose_hardware.protocol import Request
 
 #: USB vendor and product of the Arduino Uno, from boards.txt of Arduino's AVR core.
 _UNO: Final = {

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from rtpose.errors import BoardVersionError, MissingExtraError, OutputError, PortInUseError
 from rtpose.finding import Finding, Grade
 from rtpose_hardware import boards, firmware_build
+from rtpose_hardware.answers import Hello
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.boards import Port
-from rtpose_hardware.protocol import RESETS, Hello, Reset
+from rtpose_hardware.protocol import RESETS, Reset
 
 
 def look(named: Sequence[str]) -> list[Finding]:

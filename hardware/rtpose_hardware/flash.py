@@ -8,7 +8,7 @@ from typing import Final
 
 from rtpose.errors import BoardVersionError, InputError, OutputError
 from rtpose_hardware import boards, firmware_build
-from rtpose_hardware.protocol import Hello
+from rtpose_hardware.answers import Hello
 
 #: Speed of each board's boot loader, from boards.txt of Arduino's AVR core.
 BOOT_LOADER_BAUDS: Final = {"uno": 115_200, "nano": 115_200, "nano-old-bootloader": 57_600}

@@ -194,7 +194,7 @@ class EngineBench:
         )
         self.outputs[command.output].answer(ack)
         for heard in self.actuators[command.output].acks():
-            self.engine.on_ack(heard)
+            self.engine.on_ack(heard, self.now_ns)
 
     def seen_by(self, name: str) -> list[Pose]:
         """Return the poses that a `WatchingTrigger` saw."""
