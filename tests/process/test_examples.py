@@ -123,36 +123,36 @@ def test_the_light_of_the_chip_follows_how_fast_the_mouse_runs(
     poses = [taken.pose for taken in read_poses(path)]
 
     # Every level is the one that the recorded poses ask for, worked out anew.
-    by_frame = {e.frame_id: e for e in events if e.command is not None}
+    sent = {e.frame_id: (e.kind, e.command) for e in events if e.command is not None}
     late = {e.frame_id for e in events if e.kind in ("overrun", "refused")}
     let_go_ns = [e.decide_ns for e in events if e.kind == "line-off" and e.frame_id is None]
-    level, shown, told_ns, levels = None, 0.0, 0, []
+    level, shown, told_ns = None, 0.0, 0
+    levels: list[float] = []
     for pose, speed in zip(poses, speeds_mm_s(poses, 3, px_per_mm=1.2), strict=True):
         if let_go_ns and pose.publish_ns > let_go_ns[0]:
             del let_go_ns[0]
             level = None
         if speed is None:
             continue
-        event = by_frame.get(pose.frame_id)
+        kind, command = sent.get(pose.frame_id, (None, None))
         wanted = min(1.0, max(0.0, (speed - 40) / 120))
         if level is None:
-            if event is None:
+            if command is None:
                 assert wanted < 0.05 or pose.frame_id in late or not levels
                 continue
-            assert event.kind == "fire"
+            assert kind == "fire"
             assert wanted >= 0.05
-            level = shown = event.command.level
+            level = shown = command.level
         else:
             reach = 4 * (pose.start_ns - told_ns) / 1e9
             level = min(max(wanted if wanted >= 0.05 else 0.0, level - reach), level + reach)
             if level < 0.05:
-                assert event is not None
-                assert event.kind == "line-off"
+                assert kind == "line-off"
                 level = None
             else:
-                if event is not None:
-                    assert event.kind == "level-set"
-                    shown = event.command.level
+                if command is not None:
+                    assert kind == "level-set"
+                    shown = command.level
                     assert shown == pytest.approx(level, abs=1e-6)
                 assert pose.frame_id in late or abs(shown - level) < 1 / 255 + 1e-9
         told_ns = pose.start_ns
