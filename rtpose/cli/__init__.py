@@ -18,6 +18,7 @@ from rtpose.cli.console import OUT, JsonFile, write_json
 from rtpose.cli.evaluate import evaluate
 from rtpose.cli.export import export
 from rtpose.cli.list import list_command
+from rtpose.cli.replay import replay_command
 from rtpose.cli.train import train
 from rtpose.client import Commands, NamedPose, PoseStream
 from rtpose.clock import now_ns
@@ -293,5 +294,6 @@ for _action, _help in {
 
 
 app.command(name="list")(list_command)
+app.command(name="replay")(replay_command)
 for _verb_of_models in (train, evaluate, export):
     app.command()(_verb_of_models)
