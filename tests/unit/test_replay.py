@@ -400,7 +400,7 @@ SILENT: dict[str, tuple[list[tuple[Any, ...]], list[str]]] = {
         ["fire"],
     ),
     "a pulse counts as ended before its answer comes": (
-        [fire("valve", 3), wait(120), wait(60), fire("valve", 3)],
+        [fire("valve", 3), wait(120), wait(32), fire("valve", 3)],
         ["fire", "fire"],
     ),
     "the refractory time counts from the end of a pulse, not from disarming": (
