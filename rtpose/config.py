@@ -321,10 +321,13 @@ class _Reader:
                 f"leaves {low_ms:g} ms between pulses",
                 f"at least {common.output}'s refractory_ms = {line.refractory_ms:g}",
             )
-        length_ms = train.delay_ms + (train.count - 1) * train.period_ms + pulse_ms
-        if length_ms * 1000 > MAX_TRAIN_US:
+        delay_us, period_us, width_us = (
+            round(ms * 1000) for ms in (train.delay_ms, train.period_ms, pulse_ms)
+        )
+        length_us = delay_us + (train.count - 1) * period_us + width_us
+        if length_us > MAX_TRAIN_US:
             self._problem(
-                f"{key}.train", f"lasts {length_ms / 1000:g} s", f"at most {MAX_TRAIN_US / 1e6:g} s"
+                f"{key}.train", f"lasts {length_us / 1e6:g} s", f"at most {MAX_TRAIN_US / 1e6:g} s"
             )
         if line.dose_ms is not None and train.count * pulse_ms > line.dose_ms:
             self._problem(

@@ -27,6 +27,8 @@ _WAIT_MS: Final = 5
 _STATUS_INTERVAL_NS: Final = 1_000_000_000
 #: Poses that are taken before the loop looks at its clock again.
 _POSES_PER_TURN: Final = 16
+#: Some quote what was asked for.
+_LONGEST_REASON: Final = 1000
 
 
 def control(
@@ -140,6 +142,9 @@ class Control:
 
     def turn(self) -> None:
         """Work off what came, keep limits and beats, answer requests; never waits."""
+        if self._loop.estop_ordered:
+            self._loop.estop_ordered = False
+            self._engine.stop_at_once("asked for at the rig's terminal", now_ns(), asked=True)
         for _ in range(_POSES_PER_TURN):
             message = self._poses.receive()
             if message is None:
@@ -202,7 +207,9 @@ class Control:
                 self._engine.on_ack(full, now)
             for event in actuator.inputs():
                 now = now_ns()
-                known = event.model_copy(update={"run": self._loop.run, "receive_ns": now})
+                known = event.model_copy(
+                    update={"run": self._loop.run, "output": actuator.name, "receive_ns": now}
+                )
                 self._events.publish("input", known)
                 self._log.append(known)
                 self._engine.on_input(known, now)
@@ -223,7 +230,7 @@ class Control:
 
     def answer(self, request: Request) -> Reply:
         """Do what a client asks, and say how it went."""
-        reasons = self._do(request)
+        reasons = [reason[:_LONGEST_REASON] for reason in self._do(request)]
         return Reply(
             ok=not reasons or request.action == "status",
             state=self.state,
@@ -274,7 +281,11 @@ class Control:
         if now >= self._next_status_ns:
             self._next_status_ns = now + _STATUS_INTERVAL_NS
             self._events.publish("status.control", self._status())
-        self._loop.counters["malformed"] = self._poses.malformed + self._requests.malformed
+        counters, requests = self._loop.counters, self._requests
+        counters["malformed"] = self._poses.malformed + requests.malformed
+        counters["unanswered"] = requests.unanswered
+        counters["failed_handshakes"] = requests.failed_handshakes
+        self._loop.info["state"] = self.state
         if self._log_failure and self._engine.armed:
             self._engine.disarm(f"{CANNOT_WRITE}: {self._log_failure}", now)
 

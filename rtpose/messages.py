@@ -58,6 +58,9 @@ SCHEMA_VERSION = 1
 #: Nothing that rtpose sends comes near this; a longer payload is refused unread.
 MAX_PAYLOAD_BYTES = 1 << 20
 
+#: A longer request is refused: a hundred corners of a polygon are 2 kB, and reading it takes time.
+MAX_REQUEST_BYTES = 4096
+
 Ns = Annotated[int, Field(ge=0, lt=1 << 63)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -70,23 +73,33 @@ MAX_TRAIN_US = 600_000_000
 MAX_DEPTH = 16
 
 
-def _portable(value: Any, depth: int = MAX_DEPTH) -> Any:
+def _portable(value: Any, depth: int = MAX_DEPTH, *, exact: bool = False) -> Any:
     """Check that both encodings carry a value, so that whatever was received can be passed on."""
     if depth == 0:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
-        return {_portable_key(key): _portable(item, depth - 1) for key, item in value.items()}
+        return {
+            _portable_key(key): _portable(item, depth - 1, exact=exact)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_portable(item, depth - 1) for item in value]
+        return [_portable(item, depth - 1, exact=exact) for item in value]
     if isinstance(value, str):
         value.encode()  # a lone surrogate has no UTF-8
     elif isinstance(value, float) and not math.isfinite(value):
+        if exact:
+            raise ValueError(f"{value} does not exist in both encodings")
         return None  # JSON has no other word for it
     elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         raise ValueError(f"{value:#x} needs more than 64 bits")
     elif value is not None and not isinstance(value, int | float):
         raise ValueError(f"{type(value).__name__} does not exist in both encodings")
     return value
+
+
+def _exact(value: Any) -> Any:
+    """Check that both encodings carry a value as it is: a setting must not become another one."""
+    return _portable(value, exact=True)
 
 
 def _portable_key(key: object) -> str:
@@ -97,7 +110,7 @@ def _portable_key(key: object) -> str:
 
 
 Info = Annotated[dict[str, Any], AfterValidator(_portable)]
-Value = Annotated[Any, AfterValidator(_portable)]
+Value = Annotated[Any, AfterValidator(_exact)]
 Counters = Annotated[dict[Text, Count], Field(max_length=4096)]
 
 
@@ -229,7 +242,7 @@ class InputEvent(Message):
     Attributes
     ----------
     output, input : str
-        Which device, which of its inputs.
+        Which device (control fills it in: a driver does not know its name), which of its inputs.
     level : bool
         High after the edge.
     time_ns, uncertainty_ns : int or None
@@ -249,7 +262,7 @@ class InputEvent(Message):
 
     type_name: ClassVar[str] = "input"
     run: Name = "none"
-    output: Name
+    output: Name = "none"
     input: Name
     level: bool
     time_ns: Ns | None = None

@@ -59,9 +59,8 @@ class FileWriter:
                 self.lost += 1
                 continue
             try:
-                written = self._file.write(piece)
-                if written != len(piece):
-                    raise OSError(f"{written} of {len(piece)} bytes")
+                while piece:  # a disk takes what it has room for, and only then says it is full
+                    piece = piece[self._file.write(piece) :]
             except OSError as error:
                 self.lost += 1
                 self.failure = f"cannot write {self.path}: {error}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rtpose.actuators import Actuator, Line
-from rtpose.errors import ConfigError, TriggerError
+from rtpose.errors import ConfigError, InputError, Problem, TriggerError
 from rtpose.interfaces import Decision, Scale
 from rtpose.messages import Command, Pose
 from rtpose.rig import TriggerEntry
@@ -21,10 +21,12 @@ class TriggerRunner:
     entry : TriggerEntry
         The trigger in the rig file.
     actuator : Actuator
-        The output that it drives, of which `line` is one.
+        The output that it drives.
 
     Attributes
     ----------
+    line : Line
+        The line that it decides on; a shadow of it if the trigger is yoked.
     complaint : str
         The last reason why a level was not given, so that it is said once and not with every pose.
     failure : str
@@ -37,7 +39,9 @@ class TriggerRunner:
         self.name = entry.name
         self.entry = entry
         self.actuator = actuator
-        self.line: Line = actuator.lines[entry.target[1]]
+        name, yoked = entry.target[1], entry.common.yoked_to is not None
+        # Nothing that a yoked trigger decides may hinder what is repeated on the line itself.
+        self.line: Line = actuator.shadow(name) if yoked else actuator.lines[name]
         self.complaint = ""
         self.failure = ""
         self._skeleton = skeleton
@@ -53,8 +57,14 @@ class TriggerRunner:
         InputError
             If it has no such setting, or that must not have this value; nothing is changed then.
         """
-        entry = self.entry.changed(key, value)
-        trigger = entry.build(self._skeleton, self._scale)
+        try:
+            entry = self.entry.changed(key, value)
+            trigger = entry.build(self._skeleton, self._scale)
+        except InputError:
+            raise
+        except Exception as error:
+            words = f"cannot be {value!r}: {type(error).__name__}: {error}"
+            raise ConfigError([Problem(f"triggers.{self.name}.{key}", words)]) from error
         problem = entry.misfit(trigger, self.line.limits)
         if problem is not None:
             raise ConfigError([problem])
@@ -121,7 +131,7 @@ class TriggerRunner:
         """Return its words for the last decision."""
         try:
             return self._guarded(lambda: str(self._trigger.describe()))
-        except TriggerError as error:  # after the command: only its words are lost
+        except TriggerError as error:  # only its words are lost
             return f"describe() failed: {error}"
 
     def _guarded(self, call: Callable[[], T]) -> T:

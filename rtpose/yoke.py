@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtpose.errors import InputError
+from rtpose.interfaces import LineConfig
 from rtpose.messages import Command, TriggerEvent
 from rtpose.run_log import read_log
 
@@ -20,10 +21,13 @@ class YokedAct:
         When it was handed over, counted from arming.
     command : Command
         As it was sent; only its action and its numbers are of use here.
+    changes : bool
+        It gave another level to a line that was high; it raises none.
     """
 
     offset_ns: int
     command: Command
+    changes: bool
 
 
 def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
@@ -60,7 +64,8 @@ def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
             # Control lets go of a line on its own clock without naming the trigger.
             if event.trigger == trigger or (target == line and event.command.action == "off"):
                 line = target
-                acts.append(YokedAct(event.command_ns - armed_ns, event.command))
+                offset_ns = event.command_ns - armed_ns
+                acts.append(YokedAct(offset_ns, event.command, event.kind == "level-set"))
     if armed_ns is None:
         raise InputError(f"{path}: that run was never armed")
     if not acts:
@@ -68,6 +73,23 @@ def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
         known = f"; {', '.join(names)} did" if names else ""
         raise InputError(f"{path}: trigger {trigger!r} sent nothing in that run{known}")
     return acts
+
+
+def misfit(acts: Sequence[YokedAct], limits: LineConfig, *, takes_trains: bool) -> str:
+    """Say what a line could never repeat and why, or return an empty string.
+
+    A level that lasted for longer than the line may be high is no misfit: it ends where it must.
+    """
+    longest_us = round(limits.max_on_ms * 1000)
+    for command in (act.command for act in acts):
+        if command.action == "train" and not takes_trains:
+            return "a train, which is beyond the output"
+        if command.action in ("pulse", "train") and command.width_us > longest_us:
+            width = f"a pulse of {command.width_us / 1000:g} ms"
+            return f"{width}, which is above max_on_ms = {limits.max_on_ms:g}"
+        if command.level < 1 and not limits.levels:
+            return f"a level of {command.level:g}, which needs levels = true"
+    return ""
 
 
 class YokedActs:

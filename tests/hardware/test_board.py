@@ -17,16 +17,8 @@ from board_rig import (
 )
 
 from rtpose_hardware import protocol
-from rtpose_hardware.protocol import (
-    BoardStatus,
-    Counters,
-    Done,
-    Hello,
-    Reason,
-    Request,
-    Reset,
-    Trip,
-)
+from rtpose_hardware.answers import BoardStatus, Counters, Done, Hello, Trip
+from rtpose_hardware.protocol import Reason, Request, Reset
 
 pytestmark = pytest.mark.hardware
 
@@ -238,7 +230,7 @@ def test_unknown_requests_and_lines_are_refused(board: EmulatedBoard) -> None:
         for kind in (Request.ON, Request.OFF, Request.PULSE):
             width_us = 0 if kind == Request.OFF else 1000
             assert is_refused(board.order(kind, line, width_us), Reason.LINE)
-    for unknown in (0x00, 0x09, 0x40, 0x80, 0xFF):
+    for unknown in (0x00, 0x0C, 0x60, 0x80, 0xFF):
         board.write(protocol.encode(bytes((unknown, 1))))
         assert is_refused(board.expect(Done), Reason.TYPE)
     assert board.edges == []
