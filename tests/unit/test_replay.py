@@ -1,23 +1,28 @@
 """A record runs through the engine again to the very same events, whatever happened in it."""
 
+import json
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_rig import Script, ScriptedClock, ScriptedOutput
+from test_trigger_contract import BUILT_IN
 
 from rtpose.bus import DirectReceiver, Inbox, direct_pair
-from rtpose.comparison import differences
-from rtpose.config import load_rig
+from rtpose.comparison import by_trigger, differences
+from rtpose.config import load_rig, load_settings
 from rtpose.control import Control
+from rtpose.errors import ConfigError, InputError
 from rtpose.loop import SPAWN, Link, Loop, new_activity
 from rtpose.messages import (
     Command,
@@ -29,10 +34,11 @@ from rtpose.messages import (
     encode_direct,
     encode_json,
 )
+from rtpose.plugins import load
 from rtpose.pose_log import PoseLog
 from rtpose.readiness import Readiness
 from rtpose.replay import Replayed, replay
-from rtpose.run_folder import RunRecord
+from rtpose.run_folder import RunRecord, read_run
 from rtpose.run_log import RunLog, read_log
 from rtpose.skeleton import Skeleton
 
@@ -373,3 +379,262 @@ def test_whatever_happened_the_replay_of_its_record_is_identical(
         assert len(result.recorded) == len(record.events)
         for kind in {event.kind for event in result.recorded}:
             note(kind)
+
+
+def fire(line: str, width_ms: float) -> tuple[Any, ...]:
+    return ("fire", f"out.{line}", width_ms)
+
+
+def wait(ms: float) -> tuple[Any, ...]:
+    return ("wait", round(ms * 1000))
+
+
+#: What the clock does without an event of its own, and what shows it afterwards.
+SILENT: dict[str, tuple[list[tuple[Any, ...]], list[str]]] = {
+    "a pulse ends before the next one is asked for": (
+        [fire("valve", 3), wait(50), fire("valve", 3)],
+        ["fire", "fire"],
+    ),
+    "a pulse ends before a pose would cut it": (
+        [("pose", 10_000, 5.0), wait(50), ("pose", 0, 5.0, 500, False)],
+        ["fire"],
+    ),
+    "a pulse counts as ended before its answer comes": (
+        [fire("valve", 3), wait(120), wait(32), fire("valve", 3)],
+        ["fire", "fire"],
+    ),
+    "the refractory time counts from the end of a pulse, not from disarming": (
+        [fire("valve", 3), wait(10), ("ask", "disarm"), ("ask", "arm"), wait(9), fire("valve", 3)],
+        ["fire", "fire"],
+    ),
+    "what a pulse used of a dose is forgotten when the rig is armed again": (
+        [fire("tone", 15), wait(40), ("ask", "arm"), *[fire("tone", 15), wait(30)] * 6],
+        ["fire"] * 7,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_the_clock_did_without_an_event_is_done_again(tmp_path: Path, name: str) -> None:
+    script, told = SILENT[name]
+    # Answers are quick, but for the case that is about a late one.
+    answer_after_us = [150_000] if "answer" in name else [300]
+    rehearsal = Rehearsal(tmp_path, ["cut"], answer_after_us=answer_after_us)
+    record = rehearsal.perform([("ready",), *script])
+    assert_identical(record)
+    kinds = ("fire", "refused", "line-off")
+    assert [event.kind for event in record.events if event.kind in kinds] == told
+
+
+def a_run(folder: Path, triggers: Sequence[str] = ("pulse", "level")) -> RunRecord:
+    """Return the record of a run in which the snout comes and goes."""
+    visits = [("pose", 10_000, x_px) for x_px in [5.0] * 4 + [45.0] * 4] * 6
+    return Rehearsal(folder, triggers).perform([("ready",), *visits])
+
+
+def without(record: RunRecord, kind: str) -> RunRecord:
+    """Return a record from which the first event of a kind was taken out."""
+    found = next(event for event in record.events if event.kind == kind)
+    return replace(record, messages=[m for m in record.messages if m is not found])
+
+
+def test_a_fire_that_was_taken_out_of_the_record_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    result = replay(without(record, "fire"))
+    (missing,) = differences(result.recorded, result.replayed)
+    assert missing.recorded is None
+    assert missing.replayed == next(event for event in record.events if event.kind == "fire")
+
+
+def test_a_fire_that_was_put_into_the_record_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    fires = [event for event in record.events if event.kind == "fire"]
+    forged = fires[2].model_copy(update={"frame_id": 1, "trigger": "level"})
+    where = record.messages.index(fires[2])
+    messages = [*record.messages[:where], forged, *record.messages[where:]]
+    result = replay(replace(record, messages=messages))
+    (extra,) = differences(result.recorded, result.replayed)
+    assert (extra.recorded, extra.replayed) == (forged, None)
+
+
+def test_a_pose_that_was_changed_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    forged = tmp_path / "forged.bin"
+    log = PoseLog(forged)
+    first_fire = next(event for event in record.events if event.kind == "fire")
+    for taken in record.poses():
+        pose = taken.pose
+        if pose.frame_id == first_fire.frame_id:
+            pose = replace(pose, keypoints=pose.keypoints + np.float32(40.0))
+        log.append(pose, taken.receive_ns, taken.records, taken.decided)
+    log.close()
+    result = replay(replace(record, pose_file=forged))
+    found = differences(result.recorded, result.replayed)
+    assert found
+    assert found[0].recorded == first_fire
+
+
+def test_a_field_that_was_changed_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    first = next(event for event in record.events if event.kind == "line-off")
+    forged = first.model_copy(update={"detail": "nothing of that kind"})
+    messages = [forged if message is first else message for message in record.messages]
+    result = replay(replace(record, messages=messages))
+    (found,) = differences(result.recorded, result.replayed)
+    assert (found.recorded, found.replayed) == (forged, first)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_a_record_that_breaks_off_anywhere_is_identical_as_far_as_it_goes(
+    lost_of_log: int, lost_of_poses: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        record = a_run(folder, ("pulse", "level", "ahead", "chance"))
+        for path, lost in (("events.jsonl", lost_of_log), ("poses.bin", lost_of_poses)):
+            data = (folder / path).read_bytes()
+            (folder / path).write_bytes(data[: max(0, len(data) - lost)])
+        messages = read_log(folder / "events.jsonl")
+        result = assert_identical(replace(record, messages=messages))
+        everything = len(result.recorded) == len(record.events)
+        assert everything or "breaks off" in result.notes[0]
+
+
+def changed(record: RunRecord, name: str, **values: Any) -> Replayed:
+    """Replay with other settings of one trigger."""
+    entry = record.rig.triggers[name]
+    for key, value in values.items():
+        entry = entry.changed(key, value)
+    return replay(record, replace(record.rig, triggers={**record.rig.triggers, name: entry}))
+
+
+def test_a_rig_that_is_the_same_does_the_same(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    for row in by_trigger(*_both(replay(record, record.rig))):
+        assert row.recorded == row.replayed == row.common > 0
+
+
+def test_a_changed_trigger_is_set_beside_the_record(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    rows = {
+        (row.trigger, row.kind): row
+        for row in by_trigger(*_both(changed(record, "pulse", when="leave")))
+    }
+    enters = [e.frame_id for e in record.events if e.trigger == "pulse" and e.kind == "fire"]
+    pulses, levels = rows["pulse", "fire"], rows["level", "fire"]
+    assert list(pulses.only_recorded) == enters
+    assert len(pulses.only_replayed) == 6
+    assert (pulses.common, set(pulses.only_replayed) & set(enters)) == (0, set())
+    assert levels.common == levels.recorded == levels.replayed > 0, "which nobody changed"
+
+
+def test_time_limits_hold_in_a_changed_rig_too(tmp_path: Path) -> None:
+    visits = [("pose", 10_000, 5.0)] * 6 + [("pose", 10_000, 45.0), ("wait", 100_000)]
+    record = Rehearsal(tmp_path, ["level"]).perform([("ready",), *visits])
+    line = record.rig.outputs["out"].settings.lines["tone"].model_copy(update={"max_on_ms": 12.0})
+    output = record.rig.outputs["out"]
+    lines = {**output.settings.lines, "tone": line}
+    shorter = replace(output, settings=output.settings.model_copy(update={"lines": lines}))
+    result = replay(record, replace(record.rig, outputs={"out": shorter}))
+    offs = [event for event in result.replayed if event.kind == "line-off"]
+    fires = [event for event in result.replayed if event.kind == "fire"]
+    assert offs[0].detail == "max_on_ms = 12 reached"
+    assert 12 * MS <= offs[0].decide_ns - fires[0].decide_ns < 18 * MS
+
+
+def _both(result: Replayed) -> tuple[Sequence[TriggerEvent], Sequence[TriggerEvent]]:
+    return result.recorded, result.replayed
+
+
+def test_a_keypoint_that_the_record_lacks_is_said(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    with pytest.raises(ConfigError, match=r"triggers\.pulse: no keypoint 'nose'"):
+        changed(record, "pulse", keypoint="nose")
+
+
+def test_poses_that_never_came_are_said(tmp_path: Path) -> None:
+    visits = [("pose", 10_000, x_px, age_us) for x_px, age_us in ((5.0, 500), (45.0, 700))]
+    record = Rehearsal(tmp_path).perform([("ready",), *visits])
+    assert any("1 poses never reached control" in words for words in replay(record).notes)
+
+
+# ------------------------------------------------------------------------------- the run's folder
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_settings_of_every_trigger_come_back_from_a_runs_folder(name: str) -> None:
+    table = BUILT_IN[name]
+    config_type = load("triggers", table["type"]).Config
+    config = config_type.model_validate({k: v for k, v in table.items() if k != "type"})
+    assert config_type.model_validate(json.loads(json.dumps(config.model_dump()))) == config
+
+
+def test_a_rig_comes_back_from_a_runs_folder_wherever_that_is(tmp_path: Path) -> None:
+    rig = Rehearsal(tmp_path, sorted(TRIGGERS), EXPERIMENTS[2], LATENCIES[2]).rig
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "settings.json").write_text(json.dumps(rig.to_dict()))
+    again = load_settings(elsewhere / "settings.json")
+    assert again.triggers == rig.triggers
+    assert again.outputs == rig.outputs
+    assert (again.latency, again.experiment) == (rig.latency, rig.experiment)
+
+
+#: As the supervisor leaves it.
+MANIFEST = {
+    "run": "run",
+    "ended": True,
+    "info": {"inference": {"skeleton": SKELETON.to_dict()}, "control": {"seed": 0}},
+    "counters": {},
+}
+
+
+def left_by(record: RunRecord, folder: Path) -> Path:
+    (folder / "settings.json").write_text(json.dumps(record.rig.to_dict()))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    return folder
+
+
+def test_a_runs_folder_is_read(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    again = read_run(left_by(record, tmp_path))
+    assert (again.run, again.seed, again.skeleton) == ("run", 0, SKELETON)
+    assert again.messages == record.messages
+    assert_identical(again)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("manifest.json", None, "give the folder of one run"),
+        ("manifest.json", "{", "is not JSON"),
+        ("manifest.json", '{"run": "r", "info": {}}', "lacks"),
+        ("manifest.json", "[]", "lacks"),
+        ("settings.json", None, "cannot be read"),
+        ("settings.json", "[]", "is not the settings of a run"),
+        ("settings.json", "{", "is not JSON"),
+        ("poses.bin", None, "has no poses.bin"),
+        ("events.jsonl", None, "events.jsonl: No such file"),
+        ("events.jsonl", "{}\n", "log is damaged: .*line 1"),
+    ],
+)
+def test_what_is_not_the_folder_of_a_run_is_refused_in_words(
+    tmp_path: Path, name: str, text: str | None, words: str
+) -> None:
+    left_by(a_run(tmp_path), tmp_path)
+    (tmp_path / name).unlink()
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_run(tmp_path)
+
+
+def test_a_run_without_poses_says_so(tmp_path: Path) -> None:
+    rig = Rehearsal(tmp_path).rig
+    settings_of = rig.to_dict()
+    settings_of["recording"]["poses"] = False
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "settings.json").write_text(json.dumps(settings_of))
+    with pytest.raises(InputError, match=r"ran with \[recording\] poses = false"):
+        read_run(tmp_path)
