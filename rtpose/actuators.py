@@ -118,8 +118,18 @@ class Line:
             None if window_s is None else round(window_s * 1e9),
         )
 
+    def settle(self, at_ns: int) -> None:
+        """Take note of a pulse that the device has ended by itself, at its end: whoever looks when.
+
+        Everything that asks whether the line is high settles it first, so that the answer does not
+        depend on when the loop happened to look before.
+        """
+        if self.high_until_ns and not self.held and at_ns >= self.high_until_ns:
+            self.note_low(self.high_until_ns)
+
     def refusal(self, at_ns: int, on_time_ns: int) -> str | None:
         """Say why the line may not go high for so long at a time, or return None if it may."""
+        self.settle(at_ns)
         if self.high_until_ns:
             return f"{self.output}.{self.name} is high already ({self.holder})"
         if self.used_up:
@@ -168,8 +178,9 @@ class Line:
         self.command, self.strength = command, command.level
         self.held, self.holder, self.withheld = held, holder, withheld
 
-    def note_answer(self, ack: Ack) -> None:
+    def note_answer(self, ack: Ack, at_ns: int) -> None:
         """Learn from an answer when it really goes low, or went low, at the latest."""
+        self.settle(at_ns)
         if ack.command_id == self.off_id:
             late_ns = max(0, ack.ack_ns - ack.command_ns)
             self.free_from_ns += late_ns
@@ -240,11 +251,12 @@ class Actuator:
         beat_ms = _DEFAULT_BEAT_MS if watchdog_ms is None else watchdog_ms / _BEATS_PER_WATCHDOG
         self._beat_interval_ns = round(beat_ms * 1e6)
 
-    def arm(self) -> None:
+    def arm(self, now: int) -> None:
         """Let commands through."""
         self._output.arm()
         if not self.armed:
             for line in self.all_lines:
+                line.settle(now)
                 line.dose.forget()
         self.armed = True
 
@@ -253,6 +265,7 @@ class Actuator:
         self._output.safe()
         self.armed = False
         for line in self.all_lines:
+            line.settle(now)
             if line.high_until_ns:
                 line.note_low(now)
 
@@ -290,11 +303,8 @@ class Actuator:
         return sent_ns
 
     def acks(self) -> Sequence[Ack]:
-        """Return the answers that came, having learnt from them when lines really go low."""
-        acks = self._output.acks()
-        for ack in acks:
-            self.lines[ack.line].note_answer(ack)
-        return acks
+        """Return the answers that came."""
+        return self._output.acks()
 
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at the device's inputs."""

@@ -15,6 +15,9 @@ from rtpose.skeleton import Skeleton
 from rtpose.switchboard import LEVEL_STEP, Switchboard
 from rtpose.trigger_runner import TriggerRunner
 
+# Looked up once: members of an enumeration cost a call each time.
+_NOTHING, _LOW = Decision.NOTHING, Decision.LOW
+
 
 class Decider:
     """The triggers of a rig at work.
@@ -74,6 +77,7 @@ class Decider:
         self._compensation = (
             LatencyCompensation(rig.forecast, len(skeleton.names), ahead) if ahead else None
         )
+        self._labelled = [(name.encode(), runner) for name, runner in self.runners.items()]
         self.overruns_in_a_row = 0
 
     def on_pose(self, pose: Pose, receive_ns: int) -> None:
@@ -81,20 +85,21 @@ class Decider:
         self._counters["poses"] += 1
         if self._compensation is not None:
             self._compensation.update(pose)
-        for runner in self.runners.values():
+        for label, runner in self._labelled:
             if runner.failure:
                 continue
-            self._doing(runner.name.encode())
-            moment = Moment(pose, receive_ns, receive_ns)
+            self._doing(label)
+            moment = None
             try:
                 seen, forecast_ns = self._seen(runner, pose)
                 decision = runner.update(seen)
-                if decision is Decision.NOTHING:
+                if decision is _NOTHING or (decision is _LOW and not self._lets_go(runner)):
                     continue
                 moment = Moment(pose, receive_ns, self._decided_ns(runner.name), forecast_ns)
                 if not self._act(runner, decision, moment):
                     runner.refused()
             except TriggerError as error:
+                moment = moment or Moment(pose, receive_ns, receive_ns)
                 self._disable(runner, error, moment.decide_ns, moment)
         self._doing(b"")
 
@@ -117,18 +122,22 @@ class Decider:
             detail=f"{runner.failure}; disabled, output {runner.actuator.name} made safe",
         )
 
-    def _act(self, runner: TriggerRunner, decision: Decision, moment: Moment) -> bool:
-        """Do what a trigger wants; return False if that is refused."""
+    def _lets_go(self, runner: TriggerRunner) -> bool:
+        """Take note that a trigger wants its line low; return whether it holds it high."""
         line = runner.line
-        if decision is Decision.LOW:
-            runner.complaint = ""
-            if line.holder == runner.name:
-                line.used_up = ""
-            if line.is_high_by(runner.name):
-                why = "the condition ended"
-                self._switchboard.switch_off(
-                    line, why, moment.decide_ns, moment, trigger=runner.name
-                )
+        runner.complaint = ""
+        if line.holder != runner.name:
+            return False
+        line.used_up = ""
+        return line.high_until_ns > 0
+
+    def _act(self, runner: TriggerRunner, decision: Decision, moment: Moment) -> bool:
+        """Do what a trigger wants; return False if the line does not rise, being refused."""
+        line = runner.line
+        if decision is _LOW:
+            self._switchboard.switch_off(
+                line, "the condition ended", moment.decide_ns, moment, trigger=runner.name
+            )
             return True
         rises = decision is Decision.FIRE or not line.is_high_by(runner.name)
         if not rises and not self._needs_another_level(runner):
@@ -137,7 +146,7 @@ class Decider:
         reason = self._refusal(runner, decision, moment.decide_ns, late=late, rises=rises)
         if reason is not None:
             self._refuse(runner, decision, moment, *reason)
-            return False
+            return not rises  # a line that is high stays so, at the level that it has
         self.overruns_in_a_row = 0
         runner.complaint = ""
         if rises:

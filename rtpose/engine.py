@@ -12,7 +12,7 @@ from rtpose.decider import Decider
 from rtpose.errors import InputError, NotReadyError, OutputError
 from rtpose.events import EventRecord
 from rtpose.experiment import Experiment, Happening
-from rtpose.messages import Ack, Command, InputEvent, Pose, Withheld
+from rtpose.messages import Ack, Command, InputEvent, Pose, Request, Withheld
 from rtpose.readiness import Readiness
 from rtpose.rig import Rig
 from rtpose.skeleton import Skeleton
@@ -103,6 +103,8 @@ class Engine:
 
     def on_pose(self, pose: Pose, receive_ns: int) -> None:
         """Let every trigger decide on a pose, and do what they want where it is allowed."""
+        # What was due by then comes first, however long ago the loop last looked at its clock.
+        self.tick(receive_ns)
         self._decider.on_pose(pose, receive_ns)
         self._readiness.take_pose(pose, receive_ns)
         latency, overruns = self._rig.latency, self._decider.overruns_in_a_row
@@ -125,8 +127,9 @@ class Engine:
         times = [at for at in (self._experiment.next_ns, self._yoked.next_ns) if at is not None]
         return min(times, default=None)
 
-    def on_ack(self, ack: Ack) -> None:
-        """Take an answer that its actuator has learnt from."""
+    def on_ack(self, ack: Ack, now: int) -> None:
+        """Take the answer of an output."""
+        self._switchboard.take_ack(ack, now)
         # A refusal moved nothing; silence is a fault, which the driver raises by itself.
         answered = "acks" if ack.confirmed else "unconfirmed"
         self._counters[answered if ack.ok else "refused_by_output"] += 1
@@ -149,6 +152,45 @@ class Engine:
             "forecast": self._decider.forecast_report(),
         }
 
+    def obey(self, request: Request, now: int) -> list[str]:
+        """Do what a client asks; return every reason why not, if not.
+
+        Whoever calls it with ``arm`` has looked first whether anything hinders it.
+        """
+        match request.action:
+            case "arm":
+                return self._arm_or_say(now)
+            case "trial":
+                return self.start_trial(now)
+            case "end-trial":
+                return self.end_trial(now)
+            case "fire":
+                return self.fire_test(request.line or "", request.width_ms or 0, now)
+            case "set":
+                trigger, key = request.trigger or "", request.key or ""
+                return self.set_parameter(trigger, key, request.value, now)
+        self._obey_at_once(request.action, now)
+        return []
+
+    def _obey_at_once(self, action: str, now: int) -> None:
+        """Do what is never refused."""
+        match action:
+            case "disarm":
+                self.disarm("asked for", now, asked=True)
+            case "estop":
+                self.stop_at_once("asked for", now, asked=True)
+            case "release":
+                self.release(now)
+            case "stop":
+                self.disarm("stop asked for", now, asked=True)
+
+    def _arm_or_say(self, now: int) -> list[str]:
+        try:
+            self.arm(now)
+        except NotReadyError as error:
+            return list(error.reasons)
+        return []
+
     # ------------------------------------------------------------------------ arming and stopping
 
     @property
@@ -170,7 +212,7 @@ class Engine:
             If an output does not arm; every output is safe then.
         """
         try:
-            self._switchboard.arm()
+            self._switchboard.arm(now)
         except OutputError as error:
             self.disarm(str(error), now)
             raise NotReadyError([str(error)]) from error

@@ -190,9 +190,10 @@ class Trigger(ABC):
         """Begin to count anew what is counted per trial. A session begins with a trial."""
 
     def refused(self) -> None:  # noqa: B027 - most count nothing
-        """Take note that the last decision did not reach the line; called right after it.
+        """Take note that the last decision did not raise the line; called right after it.
 
-        Not armed, older than the budget, or against a limit of the line: it does not count.
+        Not armed, older than the budget, or against a limit of the line: it does not count. Not
+        called where another level was refused to a line that is high.
         """
 
     def delay_ms(self, rate_hz: float) -> float:
@@ -326,7 +327,8 @@ class Output(ABC):
 
     Lifecycle: ``__init__(config)`` does nothing that can fail; `open`; then `arm` and `safe` any
     number of times; `close` at the end, which makes safe first. No call blocks for longer than
-    100 ms, `open` and `close` for longer than 5 s.
+    100 ms, `arm` (in which a device may test itself) for longer than 500 ms, `open` and `close` for
+    longer than 5 s.
     """
 
     Config: ClassVar[type[OutputSettings]]
@@ -372,7 +374,7 @@ class Output(ABC):
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at its inputs since the last call, without waiting; oldest first.
 
-        ``run`` is left at its default: control fills it in.
+        ``run`` and ``output`` are left at their defaults: control fills them in.
         """
         return ()
 

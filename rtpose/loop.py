@@ -25,7 +25,7 @@ _BEAT_INTERVAL_NS = 100_000_000
 _LINK_INTERVAL_NS = 10_000_000
 _ACTIVITY_BYTES = 128
 
-Order = Literal["start", "stop"]
+Order = Literal["start", "stop", "estop"]
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Link:
     inbox : str
         Endpoint that takes heartbeats.
     orders : Connection
-        Brings "start" and "stop"; its end of file means that the supervisor is gone.
+        Brings "start", "stop" and "estop"; its end of file means that the supervisor is gone.
     activity : shared array of char
         What the process is doing at the moment, for the supervisor to read when it hangs.
     """
@@ -63,6 +63,8 @@ class Loop:
         Published with every heartbeat.
     info : dict
         What does not change; published with every heartbeat too.
+    estop_ordered : bool
+        The supervisor passed on an emergency stop that nobody has seen to yet.
     """
 
     def __init__(self, link: Link) -> None:
@@ -71,6 +73,7 @@ class Loop:
         self.counters: dict[str, int] = {}
         self.info: dict[str, Any] = {}
         self.stop_requested = False
+        self.estop_ordered = False
         self._orders = link.orders
         self._activity = link.activity
         self._outbox = Outbox(link.inbox)
@@ -112,6 +115,7 @@ class Loop:
                 order: Order = self._orders.recv()
                 self._started = self._started or order == "start"
                 self._stopping = self._stopping or order == "stop"
+                self.estop_ordered = self.estop_ordered or order == "estop"
         except (EOFError, OSError):
             self._stopping = True  # the supervisor is gone
 
@@ -189,9 +193,26 @@ def run_process(body: Callable[..., None], link: Link, *arguments: Any) -> None:
     try:
         body(loop, *arguments)
     except RtposeError as error:
-        loop.finish(str(error), error.exit_code)
+        loop.finish(in_words(error), error.exit_code)
         raise SystemExit(error.exit_code) from None
     except BaseException as error:
-        loop.finish(f"{type(error).__name__}: {error}", 1)
+        loop.finish(in_words(error), 1)
         raise
     loop.finish()
+
+
+def in_words(error: BaseException) -> str:
+    """Return what an error says, after those that were on their way when it was raised.
+
+    Clearing up after one error may bring about another, which must not hide the first: a board that
+    is gone, and then a disk that is full.
+    """
+    words: list[str] = []
+    earlier: BaseException | None = error
+    while earlier is not None:
+        known = isinstance(earlier, RtposeError)
+        words.insert(0, str(earlier) if known else f"{type(earlier).__name__}: {earlier}")
+        # What names its cause has said it in its own words.
+        named = earlier.__suppress_context__
+        earlier = None if named else earlier.__context__
+    return "\n".join(words)

@@ -58,6 +58,9 @@ SCHEMA_VERSION = 1
 #: Nothing that rtpose sends comes near this; a longer payload is refused unread.
 MAX_PAYLOAD_BYTES = 1 << 20
 
+#: A longer request is refused: a hundred corners of a polygon are 2 kB, and reading it takes time.
+MAX_REQUEST_BYTES = 4096
+
 Ns = Annotated[int, Field(ge=0, lt=1 << 63)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -70,23 +73,33 @@ MAX_TRAIN_US = 600_000_000
 MAX_DEPTH = 16
 
 
-def _portable(value: Any, depth: int = MAX_DEPTH) -> Any:
+def _portable(value: Any, depth: int = MAX_DEPTH, *, exact: bool = False) -> Any:
     """Check that both encodings carry a value, so that whatever was received can be passed on."""
     if depth == 0:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
-        return {_portable_key(key): _portable(item, depth - 1) for key, item in value.items()}
+        return {
+            _portable_key(key): _portable(item, depth - 1, exact=exact)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_portable(item, depth - 1) for item in value]
+        return [_portable(item, depth - 1, exact=exact) for item in value]
     if isinstance(value, str):
         value.encode()  # a lone surrogate has no UTF-8
     elif isinstance(value, float) and not math.isfinite(value):
+        if exact:
+            raise ValueError(f"{value} does not exist in both encodings")
         return None  # JSON has no other word for it
     elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         raise ValueError(f"{value:#x} needs more than 64 bits")
     elif value is not None and not isinstance(value, int | float):
         raise ValueError(f"{type(value).__name__} does not exist in both encodings")
     return value
+
+
+def _exact(value: Any) -> Any:
+    """Check that both encodings carry a value as it is: a setting must not become another one."""
+    return _portable(value, exact=True)
 
 
 def _portable_key(key: object) -> str:
@@ -97,7 +110,7 @@ def _portable_key(key: object) -> str:
 
 
 Info = Annotated[dict[str, Any], AfterValidator(_portable)]
-Value = Annotated[Any, AfterValidator(_portable)]
+Value = Annotated[Any, AfterValidator(_exact)]
 Counters = Annotated[dict[Text, Count], Field(max_length=4096)]
 
 
@@ -204,6 +217,8 @@ class Ack(Message):
         The board's own clock when the pin moved; None if the device has no clock.
     device_ns : int or None
         The same on the host's clock; None if the two clocks were not compared yet.
+    receive_ns : int or None
+        When control took the answer from its driver.
     """
 
     type_name: ClassVar[str] = "ack"
@@ -217,6 +232,7 @@ class Ack(Message):
     ack_ns: Ns
     device_us: Count | None = None
     device_ns: Ns | None = None
+    receive_ns: Ns | None = None
     detail: Text = ""
 
 
@@ -226,7 +242,7 @@ class InputEvent(Message):
     Attributes
     ----------
     output, input : str
-        Which device, which of its inputs.
+        Which device (control fills it in: a driver does not know its name), which of its inputs.
     level : bool
         High after the edge.
     time_ns, uncertainty_ns : int or None
@@ -240,11 +256,13 @@ class InputEvent(Message):
         It is the emergency stop: the device has dropped its lines and disarmed.
     missed : int
         Edges of this input that were not reported since the last one, being too many or too close.
+    receive_ns : int or None
+        When control took it from its driver.
     """
 
     type_name: ClassVar[str] = "input"
     run: Name = "none"
-    output: Name
+    output: Name = "none"
     input: Name
     level: bool
     time_ns: Ns | None = None
@@ -253,6 +271,7 @@ class InputEvent(Message):
     device_us: Count | None = None
     stop: bool = False
     missed: Count = 0
+    receive_ns: Ns | None = None
 
 
 EventKind = Literal[
@@ -395,6 +414,8 @@ class Request(Message):
     trigger, key, value : optional
         With ``set``: the trigger's name, one of its settings as in ``[triggers.<name>]``, and what
         that is to be from now on.
+    receive_ns : int or None
+        When control took it; in the run's log only, where it stands before what came of it.
     """
 
     type_name: ClassVar[str] = "request"
@@ -415,6 +436,7 @@ class Request(Message):
     trigger: Name | None = None
     key: Name | None = None
     value: Value = None
+    receive_ns: Ns | None = None
 
     def model_post_init(self, _context: Any) -> None:
         """Refuse an action without what it needs, and what an action does not need."""

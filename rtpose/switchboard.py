@@ -50,13 +50,17 @@ class Switchboard:
         found = None if actuator is None else actuator.lines.get(line)
         return None if actuator is None or found is None else (actuator, found)
 
-    def arm(self) -> None:
+    def arm(self, now: int) -> None:
         """Let commands through; raise `OutputError` naming the output that does not arm."""
         for actuator in self._actuators.values():
             try:
-                actuator.arm()
+                actuator.arm(now)
             except OutputError as error:
                 raise OutputError(f"output {actuator.name!r}: {error}") from error
+
+    def take_ack(self, ack: Ack, now: int) -> None:
+        """Learn from an answer when its line really goes low."""
+        self._actuators[ack.output].lines[ack.line].note_answer(ack, now)
 
     def make_safe(self, now: int) -> None:
         """Drop every line of every output and disarm them. Never raises."""
@@ -160,6 +164,7 @@ class Switchboard:
     def keep_limits(self, now: int, *, poses_are_fresh: bool) -> None:
         """Switch off what was high for long enough, or has no pose to hold it on."""
         for line in self._lines():
+            line.settle(now)
             if not line.high_until_ns:
                 continue
             if now >= line.high_until_ns:
@@ -170,9 +175,6 @@ class Switchboard:
                 self.switch_off(line, "no pose to hold it on", now)
 
     def _time_is_up(self, line: Line, now: int) -> None:
-        if not line.held:
-            line.note_low(line.high_until_ns)  # the device timed the pulses itself
-            return
         limits = line.limits
         by_dose = line.command is not None and line.command.width_us < line.longest_us
         line.used_up = (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rtpose.actuators import Actuator, Line
-from rtpose.errors import ConfigError, TriggerError
+from rtpose.errors import ConfigError, InputError, Problem, TriggerError
 from rtpose.interfaces import Decision, Scale
 from rtpose.messages import Command, Pose
 from rtpose.rig import TriggerEntry
@@ -57,8 +57,14 @@ class TriggerRunner:
         InputError
             If it has no such setting, or that must not have this value; nothing is changed then.
         """
-        entry = self.entry.changed(key, value)
-        trigger = entry.build(self._skeleton, self._scale)
+        try:
+            entry = self.entry.changed(key, value)
+            trigger = entry.build(self._skeleton, self._scale)
+        except InputError:
+            raise
+        except Exception as error:
+            words = f"cannot be {value!r}: {type(error).__name__}: {error}"
+            raise ConfigError([Problem(f"triggers.{self.name}.{key}", words)]) from error
         problem = entry.misfit(trigger, self.line.limits)
         if problem is not None:
             raise ConfigError([problem])

@@ -267,7 +267,7 @@ class Bench:
     def collect(self) -> None:
         for actuator in self.actuators.values():
             for ack in actuator.acks():
-                self.engine.on_ack(ack)
+                self.engine.on_ack(ack, self.now)
 
     def wait(self, ms: float, step_ms: float = 1.0) -> None:
         """Let time pass, as control does: it looks every few ms, and when something is due."""
