@@ -9,6 +9,8 @@ from rtpose.client import Commands
 from rtpose.messages import TriggerEvent
 from rtpose_hardware.protocol import FrameReader, Request
 
+DATA = Path(__file__).parents[1] / "data"
+
 RIG = """
 [cameras.arena]
 type = "synthetic"
@@ -43,11 +45,7 @@ when = "inside"
 output = "board.laser"
 
 [triggers.often]
-type = "speed"
-keypoint = "tailbase"
-above_px_s = 1.0
-window_ms = 50.0
-when = "starts"
+type = "eager_triggers:Fires"
 output = "board.valve"
 pulse_ms = 5.0
 """
@@ -78,8 +76,9 @@ def refused(rig: Any) -> set[str | None]:
 
 @pytest.mark.hardware
 def test_no_order_leaves_the_host_before_arming_nor_after_disarming(
-    rig: Any, emulated_board: Path
+    rig: Any, monkeypatch: pytest.MonkeyPatch, emulated_board: Path
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(DATA))
     wire_log, edge_log = rig.folder / "wire.log", rig.folder / "edges.log"
     rig.start(RIG.format(folder=rig.folder), seconds=110.0)
     rig.manifest()
