@@ -147,6 +147,16 @@ def test_draws_come_from_the_seed_and_from_nothing_else(tmp_path: Path) -> None:
     assert len({draw for _, draw in made["first"]}) == 60
 
 
+def test_what_is_drawn_for_one_says_nothing_of_what_is_drawn_for_another(tmp_path: Path) -> None:
+    other = HOLDER + "probability = 0.5\npulse_ms = 1.0\n"
+    it = bench(tmp_path, "seed = 7\ncatch_probability = 1e-12", "probability = 0.5", other)
+    (trial,) = [event.draw for event in it.told("trial-started")]
+    zone = [event.draw for event in draws(it, 20, FIRE, FIRE)]
+    holder = [event.draw for event in it.events if event.trigger == "holder"]
+    assert len(zone) == len(holder) == 20
+    assert not set(zone) & {*holder, trial}
+
+
 def test_the_seed_is_drawn_and_recorded_where_none_is_given(tmp_path: Path) -> None:
     it = bench(tmp_path, "", "probability = 0.5")
     drawn = [(e.kind, e.draw) for e in draws(it, 30, FIRE)]
