@@ -231,6 +231,15 @@ def test_a_dose_without_a_window_counts_from_arming() -> None:
     assert it.execute(command("pulse", 100), 7_002 * US) == ""
 
 
+def test_a_dose_comes_back_as_its_window_moves_on() -> None:
+    it = board(max_on_us=100, dose_ms=0.1, dose_window_s=0.0002)
+    it.arm(0)
+    it.execute(command("pulse", 100), 0)
+    # From 50 us on, 50 us of it are within the window.
+    assert "more than dose_ms = 0.1 in 0.0002 s" in it.execute(command("pulse", 51), 250 * US)
+    assert it.execute(command("pulse", 50), 250 * US) == ""
+
+
 def test_what_is_left_of_a_dose_bounds_a_level_and_what_off_saves_is_given_back() -> None:
     it = board(max_on_us=100, dose_ms=0.1)
     it.arm(0)
