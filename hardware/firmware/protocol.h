@@ -52,7 +52,7 @@
 #define LEVEL_HZ 7812          /* frequency of a line at a level; 7812.5 */
 #define MIN_WIDTH_US 20        /* of on-times, and of the time between two of a train */
 #define MAX_WIDTH_US 60000000  /* of on-times, and of a train's delay and period */
-#define MIN_DELAY_US 100       /* of a train's delay, but for 0 */
+#define MIN_DELAY_US 100       /* of a train's delay, but for 0, and of an end that is moved */
 #define MAX_SPAN_US 3600000000 /* of refractory times and dose windows */
 #define MAX_TRAIN_US 600000000 /* from the order to the last falling edge */
 #define MAX_TRAIN_EDGES_HZ 4000 /* of all trains together */
@@ -85,7 +85,8 @@
                               nothing to end */
 #define REQUEST_ON 0x20    /* width: high now, low by itself at the latest after that. If the line is
                               on already, or at a level, it is high from now on and the end moves,
-                              never beyond longest on-time and dose -> DONE or UNCHANGED */
+                              to MIN_DELAY_US from now or later, but never beyond longest on-time
+                              and dose -> DONE or UNCHANGED */
 #define REQUEST_PULSE 0x30 /* width: high for exactly that long; refused if the line is on -> DONE */
 #define REQUEST_LEVEL 0x40 /* u8 duty, not 0, then width: as ON, but switching at LEVEL_HZ, high for
                               (duty + 1) / 256 of the time; a duty counts from the next period on */

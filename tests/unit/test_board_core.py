@@ -1,6 +1,7 @@
 """The portable core of the TTL board's firmware, stepped on this machine."""
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -552,13 +553,23 @@ class Line:
         return max((fall for _, fall in self.spans() if fall <= now_us), default=-(2**63))
 
     def charged_us(self, since_us: int) -> int:
-        """On-time of the uses that ended after a time."""
-        total = 0
-        for use in self.uses:
-            spans = use.spans()
-            if spans and (not self.window_us or spans[-1][1] > since_us):
-                total += sum(fall - rise for rise, fall in spans)
-        return total
+        """On-time of the uses that ended, by themselves or cut, after a time."""
+        return sum(
+            fall - rise
+            for use in self.uses
+            if not self.window_us or min(use.planned_end_us, use.cut_us) > since_us
+            for rise, fall in use.spans()
+        )
+
+    def on_us(self, since_us: int) -> int:
+        """On-time of the uses that were on after a time."""
+        uses = [use.spans() for use in self.uses]
+        return sum(
+            fall - rise
+            for spans in uses
+            if spans and (not self.window_us or spans[-1][1] > since_us)
+            for rise, fall in spans
+        )
 
     def drop(self, now_us: int) -> bool:
         use = self.running(now_us)
@@ -570,21 +581,17 @@ class Line:
 class Model:
     """What the board promises, without any of its economies."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: list[Line], watchdog_us: int = WATCHDOG_US) -> None:
         self.now_us = self.heard_us = 0
         self.armed = True
         self.well = True
-        self.lines = [
-            Line(LIMIT_US),
-            Line(LIMIT_US, refractory_us=3000),
-            Line(LIMIT_US, refractory_us=100, dose_us=30_000, window_us=100_000),
-            Line(LIMIT_US, dose_us=60_000),
-        ]
+        self.lines = lines
+        self.watchdog_us = watchdog_us
 
     def pass_time(self, us: int) -> None:
         self.now_us += us
-        if self.armed and self.now_us - self.heard_us >= WATCHDOG_US:
-            self.disarm(self.heard_us + WATCHDOG_US)
+        if self.armed and self.now_us - self.heard_us >= self.watchdog_us:
+            self.disarm(self.heard_us + self.watchdog_us)
 
     def disarm(self, at_us: int) -> None:
         self.armed = False
@@ -607,7 +614,7 @@ class Model:
         if not line.dose_us:
             return {None}
         window_us = line.window_us
-        may = line.charged_us(self.now_us - window_us) + on_us <= line.dose_us
+        may = line.on_us(self.now_us - window_us) + on_us <= line.dose_us
         late_us = window_us + window_us // 4 + 1
         must = line.charged_us(self.now_us - late_us) + on_us <= line.dose_us
         return {None} if must else {Reason.DOSE, None} if may else {Reason.DOSE}
@@ -627,7 +634,10 @@ class Model:
             if line.dose_us:
                 spent_us = line.charged_us(0) - use.width_us
                 longest_us = min(longest_us, line.dose_us - spent_us)
-            use.width_us = min(self.now_us - use.rise_us + width_us, longest_us)
+            elapsed_us = self.now_us - use.rise_us
+            if elapsed_us + protocol.MIN_DELAY_US <= longest_us:
+                new_us = elapsed_us + max(width_us, protocol.MIN_DELAY_US)
+                use.width_us = min(new_us, longest_us)
         else:
             assert done.reason in self.refusals(line, 0, width_us)
             if done.moved:
@@ -649,6 +659,9 @@ class Model:
                 assert done.time_us == use.rise_us
                 line.uses.append(use)
 
+
+#: Steps (what is asked, of which line or input, with which figures), each with a pause after it.
+Script = list[tuple[tuple[Request, int | None, object], int]]
 
 numbers = st.integers(0, 3)
 widths_us = st.one_of(
@@ -684,7 +697,7 @@ def start_like(model: Model, core: Core) -> None:
     for number, line in enumerate(model.lines):
         core.ask(Request.LIMIT, limit_of(number, line))
     core.ask(Request.STOP_INPUT, protocol.stop_input_data(StopMode.HIGH))
-    core.ask(Request.WATCHDOG, protocol.watchdog_data(WATCHDOG_US // 1000))
+    core.ask(Request.WATCHDOG, protocol.watchdog_data(model.watchdog_us // 1000))
     core.ask(Request.ARM, protocol.arm_data(SESSION))
 
 
@@ -748,13 +761,8 @@ def most_on_us(spans: list[tuple[int, int]], window_us: int) -> int:
     )
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(steps, pauses_us), max_size=40))
-def test_the_lines_do_what_was_ordered_within_every_limit(
-    core: Core, script: list[tuple[tuple[Request, int | None, object], int]]
-) -> None:
-    """Whatever is ordered whenever, compare the board with a model of what it promises."""
-    model = Model()
+def run(model: Model, core: Core, script: Script) -> None:
+    """Do all steps on the board and on the model, and compare every edge."""
     start_like(model, core)
     for (kind, what, figures), pause_us in script:
         do(model, core, kind, what, figures)
@@ -762,17 +770,62 @@ def test_the_lines_do_what_was_ordered_within_every_limit(
         core.advance_us(pause_us)
         model.pass_time(pause_us)
         assert core.high == model.high
-    core.advance_us(10 * WATCHDOG_US)
-    model.pass_time(10 * WATCHDOG_US)
+    core.advance_us(2 * model.watchdog_us)
+    model.pass_time(2 * model.watchdog_us)
     for number, line in enumerate(model.lines):
         spans = core.spans_us(number)
         assert spans == [span for span in line.spans() if span[0] < span[1]]
-        falls = [fall for _, fall in spans]
-        for (rise, _), fall in zip(spans[1:], falls, strict=False):
+        for (_, fall), (rise, _) in itertools.pairwise(spans):
             assert rise - fall >= line.refractory_us
         assert all(fall - rise <= line.longest_us for rise, fall in spans)
         if line.dose_us:
             assert most_on_us(spans, line.window_us or 2**62) <= line.dose_us
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(steps, pauses_us), max_size=40))
+def test_the_lines_do_what_was_ordered_within_every_limit(core: Core, script: Script) -> None:
+    """Whatever is ordered whenever, compare the board with a model of what it promises."""
+    lines = [
+        Line(LIMIT_US),
+        Line(LIMIT_US, refractory_us=3000),
+        Line(LIMIT_US, refractory_us=100, dose_us=30_000, window_us=100_000),
+        Line(LIMIT_US, dose_us=60_000),
+    ]
+    run(Model(lines), core, script)
+
+
+#: Around the borders of `near_limits`, where a wrong unit or comparison shows.
+near_widths_us = st.sampled_from([20, 500, 999, 1000, 2000, 3999, 4000, 4001])
+near_pauses_us = st.sampled_from([0, 1, 499, 500, 501, 1000, 1999, 2000, 2001, 4000, 7999, 8000])
+near_steps = st.one_of(
+    st.tuples(st.just(Request.PULSE), st.just(0), near_widths_us),
+    st.tuples(st.just(Request.ON), st.just(0), near_widths_us),
+    st.tuples(
+        st.just(Request.TRAIN),
+        st.just(0),
+        st.tuples(
+            st.sampled_from([0, 100, 499, 500, 8000]),
+            st.sampled_from([100, 500, 2000]),
+            st.sampled_from([1000, 2500, 10_000]),
+            st.integers(1, 5),
+        ),
+    ),
+    st.tuples(st.just(Request.OFF), st.just(0), st.none()),
+)
+near_limits = st.sampled_from(
+    [(500, 0, 0), (0, 4000, 8000), (0, 4001, 8002), (0, 20_000, 0), (500, 4000, 8000)]
+)
+
+
+@settings(max_examples=800, deadline=None)
+@given(near_limits, st.lists(st.tuples(near_steps, near_pauses_us), min_size=5, max_size=40))
+def test_refractory_time_and_dose_hold_to_the_microsecond(
+    core: Core,
+    limit: tuple[int, int, int],
+    script: Script,
+) -> None:
+    run(Model([Line(LIMIT_US, *limit)], 1_000_000), core, script)
 
 
 def test_the_dose_comes_back_after_its_window(core: Core) -> None:

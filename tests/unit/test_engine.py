@@ -1,4 +1,4 @@
-"""The engine: armed or not, stopped or not, what fails and what a client changes; and every event."""
+"""The engine: armed or not, stopped or not, what fails, what a client changes, every event."""
 
 from pathlib import Path
 from typing import Any

@@ -107,7 +107,10 @@ static inline void write_at(struct edge_due edge)
 {
     int16_t left;
     while ((left = (int16_t)(edge.at - TCNT1)) > FINE) {
-        attend();
+        if (left > 2 * FINE)
+            attend();
+        else
+            uart_poll(); /* there is no time for more */
         if (stopped)
             return;
     }
@@ -140,7 +143,10 @@ static inline bool is_due(void)
             return false;
         if (!guard_was_moved(due))
             return true;
-        timeline_set(&lines.timeline, TIMELINE_GUARD, guard_end);
+        uart_poll();
+        timeline_pop(&lines.timeline);
+        timeline_add(&lines.timeline, TIMELINE_GUARD, guard_end);
+        uart_poll();
     }
     return false;
 }
@@ -338,8 +344,11 @@ bool port_hold(uint8_t line, uint8_t duty, uint32_t end)
     bool held = lines.high & bit_of_line[line];
     if (held) {
         set_at_level(bit_of_line[line], duty);
-        write_ports(ports_of(lines.high));
-        timeline_set(&lines.timeline, line, end);
+        struct ports ports = ports_of(lines.high);
+        TCCR0A |= ports.pwm; /* first, or the line would be low between the two */
+        write_ports(ports);
+        if (lines.timeline.items[line].at != end)
+            timeline_set(&lines.timeline, line, end);
         serve_timeline();
     }
     sei();
