@@ -7,7 +7,8 @@
  *   --max-seconds N    end after N seconds whatever happens (default: never)
  *   --wire-log FILE    log the bytes of both directions
  *   --level-log FILE   log what timer 0 does with the lines that have levels
- *   --inputs FIFO      make this FIFO and let what is written to it drive the chip's pins, see inputs.c
+ *   --inputs FIFO      make this FIFO and let what is written to it drive the chip's pins; how is
+ *                      at the top of inputs.c
  *   --input-log FILE   log what drives them
  *   --no-reset-on-open a board whose DTR line does not reset it
  *   --realtime         ask for real-time priority; goes on without if that is not allowed
@@ -15,8 +16,8 @@
  * Prints "ready DEVICE" when the pty can be opened. The edge log has one line per edge of an output
  * line, written at once: CLOCK_MONOTONIC in ns, CPU cycle, line 0..7, level. The wire log has: ns,
  * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "opened", "closed", "reset", "hang".
- * A line that timer 0 drives counts as high in the edge log; the level log has: ns, cycle, line, duty (1
- * to 255, 0 when it is no longer driven). The input log has: ns, cycle, pin (D8, A0), level.
+ * A line that timer 0 drives counts as high in the edge log; the level log has: ns, cycle, line,
+ * duty (1 to 255, 0 when it is no longer driven). The input log has: ns, cycle, pin (D8, A0), level.
  *
  * As with a real board, opening the port resets the chip, a host at another baud rate sees and
  * causes garbage, and the USB bridge hands over what it has at every FRAME_END or when the line has
