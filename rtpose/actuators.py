@@ -12,6 +12,8 @@ from rtpose.rig import OutputEntry
 _BEATS_PER_WATCHDOG: Final = 4
 #: How often a device without a watchdog is told that the host lives.
 _DEFAULT_BEAT_MS: Final = 250.0
+#: A level that could be held for less is not begun.
+_SHORTEST_LEVEL_NS: Final = 1_000_000
 #: No answer takes longer; until it is here, nobody knows when a line rose.
 _ANSWER_NS: Final = 100_000_000
 
@@ -39,6 +41,13 @@ class Dose:
         if self.limit_ns is not None:
             self._past.append((fall_ns, on_time_ns))
             self._used_ns += on_time_ns
+
+    def correct(self, late_ns: int) -> None:
+        """Take note that the line fell so much later than the last `add` said."""
+        if self._past:
+            fall_ns, on_time_ns = self._past[-1]
+            self._past[-1] = fall_ns + late_ns, on_time_ns + late_ns
+            self._used_ns += late_ns
 
     def room_ns(self, at_ns: int) -> int | None:
         """Return how much longer the line may be high, from a time on; None without a limit."""
@@ -71,10 +80,15 @@ class Line:
         The level that it has, where it takes levels.
     rise_ns : int
         When that was handed over.
+    free_from_ns : int
+        When its refractory time is over.
+    off_id : int or None
+        Number of the command that switched it off last.
     held : bool
         Held by a level decision rather than by pulses that the device times.
-    used_up : bool
-        A level reached the longest on-time: it must be asked to go low before it may go high again.
+    used_up : str
+        The limit that a level reached, in words: it must be asked to go low before it may go high
+        again. Empty otherwise.
     holder : str
         Name of the trigger that last switched it on.
     withheld : str or None
@@ -89,8 +103,9 @@ class Line:
     strength: float = 0.0
     rise_ns: int = 0
     free_from_ns: int = 0
+    off_id: int | None = None
     held: bool = False
-    used_up: bool = False
+    used_up: str = ""
     holder: str = ""
     withheld: Withheld | None = None
     dose: Dose = field(init=False)
@@ -103,12 +118,22 @@ class Line:
             None if window_s is None else round(window_s * 1e9),
         )
 
+    def settle(self, at_ns: int) -> None:
+        """Take note of a pulse that the device has ended by itself, at its end: whoever looks when.
+
+        Everything that asks whether the line is high settles it first, so that the answer does not
+        depend on when the loop happened to look before.
+        """
+        if self.high_until_ns and not self.held and at_ns >= self.high_until_ns:
+            self.note_low(self.high_until_ns)
+
     def refusal(self, at_ns: int, on_time_ns: int) -> str | None:
         """Say why the line may not go high for so long at a time, or return None if it may."""
+        self.settle(at_ns)
         if self.high_until_ns:
             return f"{self.output}.{self.name} is high already ({self.holder})"
         if self.used_up:
-            return f"max_on_ms = {self.limits.max_on_ms:g} is used up until it is let go"
+            return f"{self.used_up} is used up until it is let go"
         if at_ns < self.free_from_ns:
             return f"within refractory_ms = {self.limits.refractory_ms:g}"
         room_ns = self.dose.room_ns(at_ns)
@@ -121,11 +146,27 @@ class Line:
             )
         return None
 
+    @property
+    def longest_us(self) -> int:
+        """Its longest on-time, in microseconds."""
+        return round(self.limits.max_on_ms * 1000)
+
+    def is_high_by(self, holder: str) -> bool:
+        """Return whether it is high because a trigger wanted that."""
+        return self.high_until_ns > 0 and self.holder == holder
+
+    def time_left_us(self, at_ns: int) -> int:
+        """Return for how long it may stay at a level, from a time on, in microseconds."""
+        return 0 if self.command is None else self.command.width_us - (at_ns - self.rise_ns) // 1000
+
+    def level_refusal(self, at_ns: int) -> str | None:
+        """Say why no level may begin at a time, or return None if it may."""
+        return self.refusal(at_ns, _SHORTEST_LEVEL_NS)
+
     def longest_level_us(self, at_ns: int) -> int:
         """Return for how long a level may hold it from a time on, in microseconds."""
-        longest_us = int(self.limits.max_on_ms * 1000)
         room_ns = self.dose.room_ns(at_ns)
-        return longest_us if room_ns is None else min(longest_us, room_ns // 1000)
+        return self.longest_us if room_ns is None else min(self.longest_us, room_ns // 1000)
 
     def note_high(
         self, command: Command, sent_ns: int, holder: str, *, held: bool, withheld: Withheld | None
@@ -137,8 +178,13 @@ class Line:
         self.command, self.strength = command, command.level
         self.held, self.holder, self.withheld = held, holder, withheld
 
-    def note_answer(self, ack: Ack) -> None:
-        """Learn from the answer to what switched it on when it really goes low."""
+    def note_answer(self, ack: Ack, at_ns: int) -> None:
+        """Learn from an answer when it really goes low, or went low, at the latest."""
+        self.settle(at_ns)
+        if ack.command_id == self.off_id:
+            late_ns = max(0, ack.ack_ns - ack.command_ns)
+            self.free_from_ns += late_ns
+            self.dose.correct(late_ns)
         if self.command is None or not self.high_until_ns:
             return
         if ack.command_id != self.command.command_id:
@@ -176,6 +222,8 @@ class Actuator:
     armed : bool
         Whether commands may reach its lines.
     lines : mapping of str to Line
+    all_lines : list of Line
+        These, and their shadows.
     """
 
     def __init__(self, entry: OutputEntry, output: Output | None = None) -> None:
@@ -185,9 +233,16 @@ class Actuator:
         self.lines: Mapping[str, Line] = {
             line: Line(entry.name, line, limits) for line, limits in entry.settings.lines.items()
         }
+        self.all_lines = list(self.lines.values())
         self._output = entry.plugin(entry.settings) if output is None else output
         self._beat_interval_ns = 0
         self._next_beat_ns = 0
+
+    def shadow(self, name: str) -> Line:
+        """Return a line with the limits of another, for what never reaches that one."""
+        shadow = Line(self.name, name, self.lines[name].limits)
+        self.all_lines.append(shadow)
+        return shadow
 
     def open(self) -> None:
         """Open the device; its lines stay low."""
@@ -196,18 +251,21 @@ class Actuator:
         beat_ms = _DEFAULT_BEAT_MS if watchdog_ms is None else watchdog_ms / _BEATS_PER_WATCHDOG
         self._beat_interval_ns = round(beat_ms * 1e6)
 
-    def arm(self) -> None:
+    def arm(self, now: int) -> None:
         """Let commands through."""
         self._output.arm()
+        if not self.armed:
+            for line in self.all_lines:
+                line.settle(now)
+                line.dose.forget()
         self.armed = True
-        for line in self.lines.values():
-            line.dose.forget()
 
     def make_safe(self, now: int) -> None:
         """Drop every line and disarm. Never raises."""
         self._output.safe()
         self.armed = False
-        for line in self.lines.values():
+        for line in self.all_lines:
+            line.settle(now)
             if line.high_until_ns:
                 line.note_low(now)
 
@@ -241,14 +299,12 @@ class Actuator:
         """Switch a line off; return when that was handed over, None if nothing was ever sent."""
         sent_ns = self._output.send(command) if line.withheld is None else None
         line.note_low(now if sent_ns is None else sent_ns)
+        line.off_id = command.command_id
         return sent_ns
 
     def acks(self) -> Sequence[Ack]:
-        """Return the answers that came, having learnt from them when lines really go low."""
-        acks = self._output.acks()
-        for ack in acks:
-            self.lines[ack.line].note_answer(ack)
-        return acks
+        """Return the answers that came."""
+        return self._output.acks()
 
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at the device's inputs."""

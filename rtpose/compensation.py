@@ -64,7 +64,7 @@ class LatencyCompensation:
             points = np.empty_like(self._nothing[0])
             self._forecaster.at(act_ns, points)
             output.errors.expect(act_ns, points)
-            valid = np.isfinite(points[:, 0]).astype(np.uint8)
+            valid = np.isfinite(points[:, 0]).view(np.uint8)
             if len(pose.valid):
                 valid &= pose.valid[0]
             output.forecast = replace(pose, keypoints=points[None], valid=valid[None]), act_ns

@@ -1,6 +1,7 @@
 """Reads rig.toml into a `Rig`; every problem in it at once."""
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -72,6 +73,27 @@ def load_rig(path: Path) -> Rig:
     return _Reader(path, data).read()
 
 
+def load_settings(path: Path) -> Rig:
+    """Read the ``settings.json`` that a run left in its folder.
+
+    Nothing is bound with it, so ``[stream]`` is left at its defaults: its key may be gone.
+
+    Raises
+    ------
+    ConfigError
+        If that is no such file, or a plug-in or file that it names is not there any more.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"cannot be read: {error.strerror}")]) from error
+    except ValueError as error:
+        raise ConfigError([Problem(str(path), f"is not JSON: {error}")]) from error
+    if not isinstance(data, dict):
+        raise ConfigError([Problem(str(path), "is not the settings of a run")])
+    return _Reader(path, {**data, "stream": {}}).read()
+
+
 def _fields_at(table: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, ...]:
     """Return the keys of the table at a path below `table`; none where it cannot be told."""
     for step in path:
@@ -97,7 +119,8 @@ class _Reader:
     def __init__(self, path: Path, data: dict[str, Any]) -> None:
         self._path = path
         self._data = data
-        self._context = {"folder": path.parent}
+        # Absolute, so that the settings which a run leaves behind name the same files.
+        self._context = {"folder": path.parent.absolute()}
         self._problems: list[Problem] = []
 
     def read(self) -> Rig:
@@ -298,10 +321,13 @@ class _Reader:
                 f"leaves {low_ms:g} ms between pulses",
                 f"at least {common.output}'s refractory_ms = {line.refractory_ms:g}",
             )
-        length_ms = train.delay_ms + (train.count - 1) * train.period_ms + pulse_ms
-        if length_ms * 1000 > MAX_TRAIN_US:
+        delay_us, period_us, width_us = (
+            round(ms * 1000) for ms in (train.delay_ms, train.period_ms, pulse_ms)
+        )
+        length_us = delay_us + (train.count - 1) * period_us + width_us
+        if length_us > MAX_TRAIN_US:
             self._problem(
-                f"{key}.train", f"lasts {length_ms / 1000:g} s", f"at most {MAX_TRAIN_US / 1e6:g} s"
+                f"{key}.train", f"lasts {length_us / 1e6:g} s", f"at most {MAX_TRAIN_US / 1e6:g} s"
             )
         if line.dose_ms is not None and train.count * pulse_ms > line.dose_ms:
             self._problem(

@@ -12,14 +12,14 @@ from rtpose.actuators import Actuator
 from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
 from rtpose.engine import Engine
-from rtpose.errors import NotReadyError, OutputError
+from rtpose.errors import OutputError
 from rtpose.events import EventRecord
 from rtpose.loop import Loop, go_realtime
 from rtpose.messages import Pose, Reply, Request, Status, TriggerEvent
 from rtpose.pose_log import PoseLog
 from rtpose.readiness import Readiness
 from rtpose.rig import Rig
-from rtpose.run_log import RunLog
+from rtpose.run_log import CANNOT_WRITE, RunLog
 from rtpose.skeleton import Skeleton
 
 _PRIORITY: Final = 55
@@ -162,9 +162,11 @@ class Control:
     def _on_pose(self, pose: Pose) -> None:
         receive_ns = now_ns()
         records, self._decided = self._log.appended, []
-        self._engine.on_pose(pose, receive_ns)
-        if self._pose_log is not None:
-            self._pose_log.append(pose, receive_ns, records, self._decided)
+        try:
+            self._engine.on_pose(pose, receive_ns)
+        finally:  # the pose on which an output fails is the one to look at
+            if self._pose_log is not None:
+                self._pose_log.append(pose, receive_ns, records, self._decided)
 
     def _decided_ns(self, trigger: str) -> int:
         now = now_ns()
@@ -198,15 +200,19 @@ class Control:
         """Take what outputs answered, and what happened at their inputs."""
         for actuator in self._actuators.values():
             for ack in actuator.acks():
-                full = ack.model_copy(update={"run": self._loop.run})
+                now = now_ns()
+                full = ack.model_copy(update={"run": self._loop.run, "receive_ns": now})
                 self._events.publish("ack", full)
                 self._log.append(full)
-                self._engine.on_ack(full)
+                self._engine.on_ack(full, now)
             for event in actuator.inputs():
-                known = event.model_copy(update={"run": self._loop.run})
+                now = now_ns()
+                known = event.model_copy(
+                    update={"run": self._loop.run, "output": actuator.name, "receive_ns": now}
+                )
                 self._events.publish("input", known)
                 self._log.append(known)
-                self._engine.on_input(known, now_ns())
+                self._engine.on_input(known, now)
 
     def _collect_the_last(self) -> None:
         """Record the answers to what was sent just before the end."""
@@ -234,52 +240,22 @@ class Control:
 
     def _do(self, request: Request) -> list[str]:
         """Do what a client asks; return every reason why not, if not."""
-        engine, now = self._engine, now_ns()
-        match request.action:
-            case "status":
-                return self._hindrances()
-            case "arm":
-                return self._arm(now)
-            case "trial":
-                return engine.start_trial(now)
-            case "end-trial":
-                return engine.end_trial(now)
-            case "fire":
-                return engine.fire_test(request.line or "", request.width_ms or 0, now)
-            case "set":
-                trigger, key = request.trigger or "", request.key or ""
-                return engine.set_parameter(trigger, key, request.value, now)
-        self._obey(request.action, now)
-        return []
-
-    def _obey(self, action: str, now: int) -> None:
-        """Do what is never refused."""
-        match action:
-            case "disarm":
-                self._engine.disarm("asked for", now, asked=True)
-            case "estop":
-                self._engine.stop_at_once("asked for", now, asked=True)
-            case "release":
-                self._engine.release(now)
-            case "stop":
-                self._engine.disarm("stop asked for", now, asked=True)
-                self._loop.stop_requested = True
-
-    def _arm(self, now: int) -> list[str]:
-        reasons = self._hindrances()
-        if reasons:
-            return reasons
-        try:
-            self._engine.arm(now)
-        except NotReadyError as error:
-            return list(error.reasons)
-        return []
+        if request.action in ("status", "arm"):
+            hindrances = self._hindrances()
+            if hindrances or request.action == "status":
+                return hindrances
+        now = now_ns()
+        self._log.append(request.model_copy(update={"receive_ns": now}))
+        reasons = self._engine.obey(request, now)
+        if request.action == "stop":
+            self._loop.stop_requested = True
+        return reasons
 
     def _hindrances(self) -> list[str]:
         """Return every reason why the rig must not be armed now."""
         reasons = self._engine.hindrances + self._readiness.hindrances(now_ns())
         failure = self._log_failure
-        return [*reasons, f"the run's record cannot be written: {failure}"] if failure else reasons
+        return [*reasons, f"{CANNOT_WRITE}: {failure}"] if failure else reasons
 
     @property
     def state(self) -> str:
@@ -311,7 +287,7 @@ class Control:
         counters["failed_handshakes"] = requests.failed_handshakes
         self._loop.info["state"] = self.state
         if self._log_failure and self._engine.armed:
-            self._engine.disarm(f"the run's record cannot be written: {self._log_failure}", now)
+            self._engine.disarm(f"{CANNOT_WRITE}: {self._log_failure}", now)
 
     def _status(self) -> Status:
         outputs = {name: dict(actuator.facts()) for name, actuator in self._actuators.items()}

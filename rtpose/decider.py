@@ -1,7 +1,7 @@
 """Every pose to every trigger, and what they decide to the lines, where it is allowed."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from rtpose.actuators import Actuator
 from rtpose.compensation import LatencyCompensation
@@ -15,8 +15,8 @@ from rtpose.skeleton import Skeleton
 from rtpose.switchboard import LEVEL_STEP, Switchboard
 from rtpose.trigger_runner import TriggerRunner
 
-#: A level that could be held for less is not begun.
-_SHORTEST_LEVEL_NS: Final = 1_000_000
+# Looked up once: members of an enumeration cost a call each time.
+_NOTHING, _LOW = Decision.NOTHING, Decision.LOW
 
 
 class Decider:
@@ -77,6 +77,7 @@ class Decider:
         self._compensation = (
             LatencyCompensation(rig.forecast, len(skeleton.names), ahead) if ahead else None
         )
+        self._labelled = [(name.encode(), runner) for name, runner in self.runners.items()]
         self.overruns_in_a_row = 0
 
     def on_pose(self, pose: Pose, receive_ns: int) -> None:
@@ -84,20 +85,21 @@ class Decider:
         self._counters["poses"] += 1
         if self._compensation is not None:
             self._compensation.update(pose)
-        for runner in self.runners.values():
+        for label, runner in self._labelled:
             if runner.failure:
                 continue
-            self._doing(runner.name.encode())
-            moment = Moment(pose, receive_ns, receive_ns)
+            self._doing(label)
+            moment = None
             try:
                 seen, forecast_ns = self._seen(runner, pose)
                 decision = runner.update(seen)
-                if decision is Decision.NOTHING:
+                if decision is _NOTHING or (decision is _LOW and not self._lets_go(runner)):
                     continue
                 moment = Moment(pose, receive_ns, self._decided_ns(runner.name), forecast_ns)
                 if not self._act(runner, decision, moment):
                     runner.refused()
             except TriggerError as error:
+                moment = moment or Moment(pose, receive_ns, receive_ns)
                 self._disable(runner, error, moment.decide_ns, moment)
         self._doing(b"")
 
@@ -120,27 +122,31 @@ class Decider:
             detail=f"{runner.failure}; disabled, output {runner.actuator.name} made safe",
         )
 
-    def _act(self, runner: TriggerRunner, decision: Decision, moment: Moment) -> bool:
-        """Do what a trigger wants; return False if that is refused."""
+    def _lets_go(self, runner: TriggerRunner) -> bool:
+        """Take note that a trigger wants its line low; return whether it holds it high."""
         line = runner.line
-        holds = line.holder == runner.name
-        if decision is Decision.LOW:
-            runner.complaint = ""
-            line.used_up = line.used_up and not holds
-            if line.high_until_ns and holds:
-                why = "the condition ended"
-                self._switchboard.switch_off(
-                    line, why, moment.decide_ns, moment, trigger=runner.name
-                )
+        runner.complaint = ""
+        if line.holder != runner.name:
+            return False
+        line.used_up = ""
+        return line.high_until_ns > 0
+
+    def _act(self, runner: TriggerRunner, decision: Decision, moment: Moment) -> bool:
+        """Do what a trigger wants; return False if the line does not rise, being refused."""
+        line = runner.line
+        if decision is _LOW:
+            self._switchboard.switch_off(
+                line, "the condition ended", moment.decide_ns, moment, trigger=runner.name
+            )
             return True
-        rises = not (decision is Decision.HIGH and line.high_until_ns and holds)
+        rises = decision is Decision.FIRE or not line.is_high_by(runner.name)
         if not rises and not self._needs_another_level(runner):
             return True  # it is high already
         late = moment.decide_ns - moment.pose.start_ns > self._budget_ns
         reason = self._refusal(runner, decision, moment.decide_ns, late=late, rises=rises)
         if reason is not None:
             self._refuse(runner, decision, moment, *reason)
-            return False
+            return not rises  # a line that is high stays so, at the level that it has
         self.overruns_in_a_row = 0
         runner.complaint = ""
         if rises:
@@ -162,8 +168,10 @@ class Decider:
             return "overrun", self._lateness
         if not rises:
             return None
-        needed_ns = _SHORTEST_LEVEL_NS if decision is Decision.HIGH else runner.pulses_ns
-        limit = runner.line.refusal(at_ns, needed_ns)
+        if decision is Decision.HIGH:
+            limit = runner.line.level_refusal(at_ns)
+        else:
+            limit = runner.line.refusal(at_ns, runner.pulses_ns)
         return None if limit is None else ("refused", limit)
 
     def _refuse(
@@ -201,6 +209,7 @@ class Decider:
             words = f"OVERRUN: {self._lateness}; {words}"
         self._counters["fires" if withheld is None else "withheld"] += 1
         self._switchboard.switch_on(
+            runner.line,
             command,
             moment.decide_ns,
             moment,
@@ -212,14 +221,12 @@ class Decider:
         )
 
     def _change_level(self, runner: TriggerRunner, moment: Moment) -> None:
-        line, rise = runner.line, runner.line.command
-        if rise is None:
-            return
-        left_us = rise.width_us - (moment.decide_ns - line.rise_ns) // 1000
+        left_us = runner.line.time_left_us(moment.decide_ns)
         if left_us > 0:  # otherwise its time is up, as the clock will find at once
             self._switchboard.change_level(
-                line,
+                runner.line,
                 runner.level(self._switchboard.next_command_id(), left_us),
+                moment.decide_ns,
                 moment,
                 trigger=runner.name,
                 detail=runner.describe(),

@@ -5,21 +5,20 @@ again: `rtpose.control` runs it live, `rtpose.replay` over a record.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from rtpose.actuators import Actuator
+from rtpose.actuators import Actuator, Line
 from rtpose.decider import Decider
 from rtpose.errors import InputError, NotReadyError, OutputError
 from rtpose.events import EventRecord
 from rtpose.experiment import Experiment, Happening
-from rtpose.messages import Ack, Command, InputEvent, Pose, Withheld
+from rtpose.messages import Ack, Command, InputEvent, Pose, Request, Withheld
 from rtpose.readiness import Readiness
 from rtpose.rig import Rig
 from rtpose.skeleton import Skeleton
 from rtpose.switchboard import Switchboard
 from rtpose.trigger_runner import TriggerRunner
-from rtpose.yoke import YokedAct, YokedActs, read_yoked_acts
+from rtpose.yoke import YokedAct, YokedActs, read_all_yoked_acts
 
 _LATCHED: Final = "the emergency stop was used: release it first (rtpose release)"
 _COUNTERS: Final = (
@@ -95,13 +94,7 @@ class Engine:
             decided_ns,
             doing,
         )
-        self._yoked = YokedActs(
-            {
-                name: read_yoked_acts(Path(common.yoked_to), common.yoked_trigger or name)
-                for name, common in ((e.name, e.common) for e in rig.triggers.values())
-                if common.yoked_to is not None
-            }
-        )
+        self._yoked = YokedActs(read_all_yoked_acts(rig))
         self.armed = False
         self.latched = False
         self.seed = self._experiment.seed
@@ -110,6 +103,8 @@ class Engine:
 
     def on_pose(self, pose: Pose, receive_ns: int) -> None:
         """Let every trigger decide on a pose, and do what they want where it is allowed."""
+        # What was due by then comes first, however long ago the loop last looked at its clock.
+        self.tick(receive_ns)
         self._decider.on_pose(pose, receive_ns)
         self._readiness.take_pose(pose, receive_ns)
         latency, overruns = self._rig.latency, self._decider.overruns_in_a_row
@@ -132,12 +127,16 @@ class Engine:
         times = [at for at in (self._experiment.next_ns, self._yoked.next_ns) if at is not None]
         return min(times, default=None)
 
-    def on_ack(self, ack: Ack) -> None:
-        """Take an answer that its actuator has learnt from."""
+    def on_ack(self, ack: Ack, now: int) -> None:
+        """Take the answer of an output."""
+        self._switchboard.take_ack(ack, now)
         # A refusal moved nothing; silence is a fault, which the driver raises by itself.
         answered = "acks" if ack.confirmed else "unconfirmed"
         self._counters[answered if ack.ok else "refused_by_output"] += 1
         self._decider.on_ack(ack)
+        if not ack.ok and self._switchboard.was_switched_off_by(ack):
+            line = f"{ack.output}.{ack.line}"
+            self.disarm(f"{line} may still be high: {ack.detail}", ack.ack_ns)
 
     def on_input(self, event: InputEvent, now: int) -> None:
         """Take what happened at an input of an output."""
@@ -152,6 +151,45 @@ class Engine:
             "trial": self._experiment.trial,
             "forecast": self._decider.forecast_report(),
         }
+
+    def obey(self, request: Request, now: int) -> list[str]:
+        """Do what a client asks; return every reason why not, if not.
+
+        Whoever calls it with ``arm`` has looked first whether anything hinders it.
+        """
+        match request.action:
+            case "arm":
+                return self._arm_or_say(now)
+            case "trial":
+                return self.start_trial(now)
+            case "end-trial":
+                return self.end_trial(now)
+            case "fire":
+                return self.fire_test(request.line or "", request.width_ms or 0, now)
+            case "set":
+                trigger, key = request.trigger or "", request.key or ""
+                return self.set_parameter(trigger, key, request.value, now)
+        self._obey_at_once(request.action, now)
+        return []
+
+    def _obey_at_once(self, action: str, now: int) -> None:
+        """Do what is never refused."""
+        match action:
+            case "disarm":
+                self.disarm("asked for", now, asked=True)
+            case "estop":
+                self.stop_at_once("asked for", now, asked=True)
+            case "release":
+                self.release(now)
+            case "stop":
+                self.disarm("stop asked for", now, asked=True)
+
+    def _arm_or_say(self, now: int) -> list[str]:
+        try:
+            self.arm(now)
+        except NotReadyError as error:
+            return list(error.reasons)
+        return []
 
     # ------------------------------------------------------------------------ arming and stopping
 
@@ -174,7 +212,7 @@ class Engine:
             If an output does not arm; every output is safe then.
         """
         try:
-            self._switchboard.arm()
+            self._switchboard.arm(now)
         except OutputError as error:
             self.disarm(str(error), now)
             raise NotReadyError([str(error)]) from error
@@ -207,6 +245,7 @@ class Engine:
         self.armed = False
         self._experiment.end_session()
         self._yoked.stop()
+        self._record.trial = None
 
     # ------------------------------------------------------------------------------ the experiment
 
@@ -223,51 +262,66 @@ class Engine:
         """End the trial for a client; return why not, if not."""
         if not self._experiment.in_trial:
             return ["there is no trial to end"]
-        self._take_step(self._experiment.end_trial(now), now, asked=True)
+        for happening in self._experiment.end_trial(now):
+            self._take_step(happening, now, asked=True)
         return []
 
     def _take_step(self, happening: Happening, now: int, *, asked: bool = False) -> None:
         if happening.step == "session-over":
-            self.disarm(happening.words, now)
+            self.disarm(happening.words, now, asked=asked)
             return
         # What is held belongs to the trial before: the next pose asks for it anew.
         self._switchboard.let_go(happening.words, now)
-        self._switchboard.trial = self._experiment.trial
+        self._record.trial = self._experiment.trial
         self._record.tell(
-            happening.step,
-            now,
-            draw=happening.draw,
-            trial=self._experiment.trial,
-            asked=asked,
-            detail=happening.words,
+            happening.step, now, draw=happening.draw, asked=asked, detail=happening.words
         )
         if happening.step == "trial-started":
             self._decider.tell_all(TriggerRunner.start_trial, now)
 
     def _repeat(self, runner: TriggerRunner, act: YokedAct, now: int) -> None:
-        """Send again what was sent in the run that a trigger is yoked to."""
-        line = runner.line
-        if line.held and line.high_until_ns and line.holder == runner.name:
-            # A level that ends, or changes: what changes is begun anew.
-            self._switchboard.switch_off(line, "yoked", now, trigger=runner.name)
-        if act.command.action == "off":
+        """Do again what was done in the run that a trigger is yoked to."""
+        line = runner.actuator.lines[runner.line.name]
+        command, words = act.command, f"yoked: {act.offset_ns / 1e9:.4f} s after arming"
+        if act.changes:
+            left_us = line.time_left_us(now) if line.is_high_by(runner.name) else 0
+            if left_us > 0:
+                again = self._again(runner, command, left_us)
+                self._switchboard.change_level(line, again, now, trigger=runner.name, detail=words)
             return
-        reason = line.refusal(now, act.command.on_time_us * 1000)
-        if reason is not None or not runner.actuator.armed:
+        if line.holder == runner.name:
+            line.used_up = ""  # the other run says when it is let go
+        if command.action != "off":
+            self._switch_on_again(runner, line, command, words, now)
+        elif line.is_high_by(runner.name):
+            self._switchboard.switch_off(line, words, now, trigger=runner.name)
+
+    def _switch_on_again(
+        self, runner: TriggerRunner, line: Line, command: Command, words: str, now: int
+    ) -> None:
+        held = command.action == "on"
+        reason = line.level_refusal(now) if held else line.refusal(now, command.on_time_us * 1000)
+        if not runner.actuator.armed:
+            reason = "not armed"
+        if reason is not None:
             self._counters["refusals"] += 1
-            detail = f"yoked: {reason or 'not armed'}"
-            self._record.tell("refused", now, trigger=runner.name, detail=detail)
+            self._record.tell("refused", now, trigger=runner.name, detail=f"{words}: {reason}")
             return
         withheld: Withheld | None = "baseline" if self._rig.experiment.baseline else None
         self._counters["fires" if withheld is None else "withheld"] += 1
         self._switchboard.switch_on(
-            runner.addressed(act.command, self._switchboard.next_command_id()),
+            line,
+            self._again(runner, command, line.longest_level_us(now) if held else command.width_us),
             now,
             trigger=runner.name,
-            held=act.command.action == "on",
+            held=held,
             withheld=withheld,
-            detail=f"yoked: {act.offset_ns / 1e9:.4f} s after arming",
+            detail=words,
         )
+
+    def _again(self, runner: TriggerRunner, command: Command, longest_us: int) -> Command:
+        again = runner.addressed(command, self._switchboard.next_command_id())
+        return again.model_copy(update={"width_us": min(command.width_us, longest_us)})
 
     # ---------------------------------------------------------------------------- other requests
 
@@ -275,12 +329,14 @@ class Engine:
         """Give one pulse on a line for a client; return why not, if not."""
         found = self._switchboard.find(name)
         if found is None:
-            known = ", ".join(f"{a.name}.{line.name}" for a, line in self._switchboard.lines())
-            return [f"no line {name!r} (lines: {known})"]
+            return [f"no line {name!r} (lines: {', '.join(self._switchboard.names)})"]
         actuator, line = found
         width_us = round(width_ms * 1000)
+        reason: str | None
         if not actuator.armed:
-            reason: str | None = "not armed"
+            reason = "not armed"
+        elif width_us == 0:
+            reason = f"width_ms = {width_ms:g} is less than a microsecond"
         elif width_ms > line.limits.max_on_ms:
             reason = f"width_ms = {width_ms:g} is above max_on_ms = {line.limits.max_on_ms:g}"
         else:
@@ -298,7 +354,7 @@ class Engine:
         )
         self._counters["fires"] += 1
         self._switchboard.switch_on(
-            command, now, trigger=None, held=False, asked=True, detail="a test"
+            line, command, now, trigger=None, held=False, asked=True, detail="a test"
         )
         return []
 

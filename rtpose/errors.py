@@ -91,6 +91,10 @@ class OutputError(RtposeError):
     """An output device cannot be opened, refused a command, or went away."""
 
 
+class PortInUseError(OutputError):
+    """Another program has the port open."""
+
+
 class BoardVersionError(OutputError, InputError):
     """A board answers, with firmware that this host must not drive."""
 

@@ -52,6 +52,11 @@ class EventRecord:
         The latency budget, which every event carries.
     passed_on : callable
         Gets every event.
+
+    Attributes
+    ----------
+    trial : int or None
+        Number of the trial, which every event carries.
     """
 
     def __init__(self, run: str, budget_ns: int, passed_on: Callable[[TriggerEvent], None]) -> None:
@@ -59,6 +64,7 @@ class EventRecord:
         self._budget_ns = budget_ns
         self._passed_on = passed_on
         self._seq = 0
+        self.trial: int | None = None
 
     def tell(
         self,
@@ -76,6 +82,7 @@ class EventRecord:
             kind=kind,
             decide_ns=decide_ns,
             budget_ns=self._budget_ns,
+            trial=self.trial,
             detail=detail[:_LONGEST_DETAIL],
             **fields,
             **({} if moment is None else moment.stamps()),

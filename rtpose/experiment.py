@@ -100,18 +100,23 @@ class Experiment:
         kind = "a catch trial: nothing is sent" if self._catch else "no catch trial"
         return Happening("trial-started", draw, f"trial {self.trial}, {kind}")
 
-    def end_trial(self, now: int) -> Happening:
-        """End the trial; the next begins after the drawn interval, or when a client begins it."""
+    def end_trial(self, now: int) -> Iterator[Happening]:
+        """End the trial; the next begins after the drawn interval, or when a client begins it.
+
+        With the last trial the session is over.
+        """
         self.in_trial = False
         self._next_ns = None
-        words = f"trial {self.trial}"
+        words, draw = f"trial {self.trial}", None
         interval = self._table.inter_trial_s
-        if interval is None or self.is_last:
-            return Happening("trial-ended", None, words)
-        draw = self._draw("interval")
-        wait_s = interval[0] + draw * (interval[1] - interval[0])
-        self._next_ns = now + _ns(wait_s)
-        return Happening("trial-ended", draw, f"{words}, the next in {wait_s:.3f} s")
+        if interval is not None and not self.is_last:
+            draw = self._draw("interval")
+            wait_s = interval[0] + draw * (interval[1] - interval[0])
+            self._next_ns = now + _ns(wait_s)
+            words += f", the next in {wait_s:.3f} s"
+        yield Happening("trial-ended", draw, words)
+        if self.is_last:
+            yield Happening("session-over", None, f"max_trials = {self.trial} are over")
 
     @property
     def is_last(self) -> bool:
@@ -128,9 +133,7 @@ class Experiment:
         if not self.in_trial:
             yield self.start_trial(now)
             return
-        yield self.end_trial(now)
-        if self.is_last:
-            yield Happening("session-over", None, f"max_trials = {self.trial} are over")
+        yield from self.end_trial(now)
 
     @property
     def next_ns(self) -> int | None:

@@ -190,9 +190,10 @@ class Trigger(ABC):
         """Begin to count anew what is counted per trial. A session begins with a trial."""
 
     def refused(self) -> None:  # noqa: B027 - most count nothing
-        """Take note that the last decision did not reach the line; called right after it.
+        """Take note that the last decision did not raise the line; called right after it.
 
-        Not armed, older than the budget, or against a limit of the line: it does not count.
+        Not armed, older than the budget, or against a limit of the line: it does not count. Not
+        called where another level was refused to a line that is high.
         """
 
     def delay_ms(self, rate_hz: float) -> float:
@@ -248,7 +249,7 @@ class LineConfig(Settings):
     """
 
     pin: Annotated[int, Field(ge=0, le=63)]
-    max_on_ms: Annotated[float, Field(gt=0, le=60_000)]
+    max_on_ms: Annotated[float, Field(ge=0.001, le=60_000)]
     refractory_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
     dose_ms: Annotated[float, Field(gt=0, le=3_600_000)] | None = None
     dose_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
@@ -259,7 +260,7 @@ class LineConfig(Settings):
         if self.dose_window_s is not None:
             if self.dose_ms is None:
                 raise ValueError("dose_window_s has a meaning with dose_ms only")
-            if self.dose_ms > self.dose_window_s * 1000:
+            if round(self.dose_ms * 1e6) > round(self.dose_window_s * 1e9):
                 raise ValueError(
                     f"dose_ms = {self.dose_ms:g} is more than dose_window_s = "
                     f"{self.dose_window_s:g} s has: it would never hold anything up"
@@ -326,7 +327,8 @@ class Output(ABC):
 
     Lifecycle: ``__init__(config)`` does nothing that can fail; `open`; then `arm` and `safe` any
     number of times; `close` at the end, which makes safe first. No call blocks for longer than
-    100 ms, `open` and `close` for longer than 5 s.
+    100 ms, `arm` (in which a device may test itself) for longer than 500 ms, `open` and `close` for
+    longer than 5 s.
     """
 
     Config: ClassVar[type[OutputSettings]]
@@ -372,7 +374,7 @@ class Output(ABC):
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at its inputs since the last call, without waiting; oldest first.
 
-        ``run`` is left at its default: control fills it in.
+        ``run`` and ``output`` are left at their defaults: control fills them in.
         """
         return ()
 

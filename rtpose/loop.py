@@ -193,9 +193,26 @@ def run_process(body: Callable[..., None], link: Link, *arguments: Any) -> None:
     try:
         body(loop, *arguments)
     except RtposeError as error:
-        loop.finish(str(error), error.exit_code)
+        loop.finish(in_words(error), error.exit_code)
         raise SystemExit(error.exit_code) from None
     except BaseException as error:
-        loop.finish(f"{type(error).__name__}: {error}", 1)
+        loop.finish(in_words(error), 1)
         raise
     loop.finish()
+
+
+def in_words(error: BaseException) -> str:
+    """Return what an error says, after those that were on their way when it was raised.
+
+    Clearing up after one error may bring about another, which must not hide the first: a board that
+    is gone, and then a disk that is full.
+    """
+    words: list[str] = []
+    earlier: BaseException | None = error
+    while earlier is not None:
+        known = isinstance(earlier, RtposeError)
+        words.insert(0, str(earlier) if known else f"{type(earlier).__name__}: {earlier}")
+        # What names its cause has said it in its own words.
+        named = earlier.__suppress_context__
+        earlier = None if named else earlier.__context__
+    return "\n".join(words)

@@ -220,6 +220,8 @@ class Ack(Message):
         The board's own clock when the pin moved; None if the device has no clock.
     device_ns : int or None
         The same on the host's clock; None if the two clocks were not compared yet.
+    receive_ns : int or None
+        When control took the answer from its driver.
     """
 
     type_name: ClassVar[str] = "ack"
@@ -233,6 +235,7 @@ class Ack(Message):
     ack_ns: Ns
     device_us: Count | None = None
     device_ns: Ns | None = None
+    receive_ns: Ns | None = None
     detail: Text = ""
 
 
@@ -242,7 +245,7 @@ class InputEvent(Message):
     Attributes
     ----------
     output, input : str
-        Which device, which of its inputs.
+        Which device (control fills it in: a driver does not know its name), which of its inputs.
     level : bool
         High after the edge.
     time_ns, uncertainty_ns : int or None
@@ -256,11 +259,13 @@ class InputEvent(Message):
         It is the emergency stop: the device has dropped its lines and disarmed.
     missed : int
         Edges of this input that were not reported since the last one, being too many or too close.
+    receive_ns : int or None
+        When control took it from its driver.
     """
 
     type_name: ClassVar[str] = "input"
     run: Name = "none"
-    output: Name
+    output: Name = "none"
     input: Name
     level: bool
     time_ns: Ns | None = None
@@ -269,6 +274,7 @@ class InputEvent(Message):
     device_us: Count | None = None
     stop: bool = False
     missed: Count = 0
+    receive_ns: Ns | None = None
 
 
 EventKind = Literal[
@@ -412,6 +418,8 @@ class Request(Message):
         With ``set``: the trigger's name, one of its settings as in ``[triggers.<name>]``, and what
         that is to be until the run ends: what TOML can say and JSON too, or nil for a setting that
         may be absent. Not ``output``, ``pulse_ms`` and what else every trigger has.
+    receive_ns : int or None
+        When control took it; in the run's log only, where it stands before what came of it.
     """
 
     type_name: ClassVar[str] = "request"
@@ -432,6 +440,7 @@ class Request(Message):
     trigger: Name | None = None
     key: Name | None = None
     value: Value = None
+    receive_ns: Ns | None = None
 
     def model_post_init(self, _context: Any) -> None:
         """Refuse an action without what it needs, and what an action does not need."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rtpose.errors import ConfigError, Problem
+from rtpose.errors import ConfigError, InputError, Problem
 from rtpose.interfaces import (
     Camera,
     LineConfig,
@@ -144,6 +144,29 @@ class Rig:
     recording: RecordingTable
     outputs: Mapping[str, OutputEntry]
     triggers: Mapping[str, TriggerEntry]
+
+    def check_triggers(self, skeleton: Skeleton) -> None:
+        """Check what needs to know the keypoints.
+
+        Raises
+        ------
+        ConfigError
+            With one problem for every trigger that asks for a keypoint that the model does not
+            find, or that does not fit its line.
+        """
+        problems = []
+        for name, entry in self.triggers.items():
+            try:
+                trigger = entry.build(skeleton, self.arena.scale)
+            except InputError as error:
+                problems.append(Problem(f"{self.source}: triggers.{name}", str(error)))
+                continue
+            output, line = entry.target
+            misfit = entry.misfit(trigger, self.outputs[output].settings.lines[line])
+            if misfit is not None:
+                problems.append(replace(misfit, where=f"{self.source}: {misfit.where}"))
+        if problems:
+            raise ConfigError(problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every setting with its default filled in, laid out as in the file."""

@@ -249,7 +249,7 @@ class TriggerCommon(_Table):
 
     type: str
     output: str
-    pulse_ms: Annotated[float, Field(gt=0, le=60_000)] | None = None
+    pulse_ms: Annotated[float, Field(ge=0.001, le=60_000)] | None = None
     train: TrainTable | None = None
     forecast: bool = False
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -262,7 +262,9 @@ class TriggerCommon(_Table):
         if self.train is not None:
             if self.pulse_ms is None:
                 raise ValueError("train needs pulse_ms: how long is each of its pulses?")
-            if self.train.count > 1 and self.train.period_ms <= self.pulse_ms:
+            # In whole microseconds, as it is sent.
+            low_us = round(self.train.period_ms * 1000) - round(self.pulse_ms * 1000)
+            if self.train.count > 1 and low_us <= 0:
                 raise ValueError(
                     f"train.period_ms = {self.train.period_ms:g} must be more than "
                     f"pulse_ms = {self.pulse_ms:g}"

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -24,7 +24,6 @@ from rtpose.clock import now_ns, utc_now
 from rtpose.control import control
 from rtpose.errors import (
     ConfigError,
-    InputError,
     NoReplyError,
     NotReadyError,
     Problem,
@@ -40,6 +39,7 @@ from rtpose.model_card import ModelCard
 from rtpose.recorder import RecorderTask, recorder
 from rtpose.rig import Rig
 from rtpose.ring import RingAddress
+from rtpose.yoke import read_all_yoked_acts
 from rtpose.zoo import find_model
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
@@ -66,28 +66,23 @@ def model_path(rig: Rig) -> Path:
 
 
 def check(rig: Rig) -> ModelCard:
-    """Check what needs the model: that it is one, and that the triggers' keypoints are in it.
+    """Check what needs other files: the model, the triggers' keypoints in it, the logs to repeat.
 
     Raises
     ------
     ModelError
         If the model is missing, damaged or has no card.
     ConfigError
-        With one problem for every trigger that asks for what the model does not find.
+        With one problem for every trigger that asks for what the model does not find, or that is
+        yoked to what its line could never do.
     """
     card = read_card(model_path(rig))
-    problems = []
-    for name, entry in rig.triggers.items():
-        where = f"{rig.source}: triggers.{name}"
+    problems: list[Problem] = []
+    for look in (lambda: rig.check_triggers(card.keypoints()), lambda: read_all_yoked_acts(rig)):
         try:
-            trigger = entry.build(card.keypoints(), rig.arena.scale)
-        except InputError as error:
-            problems.append(Problem(where, str(error)))
-            continue
-        output, line = entry.target
-        misfit = entry.misfit(trigger, rig.outputs[output].settings.lines[line])
-        if misfit is not None:
-            problems.append(replace(misfit, where=f"{rig.source}: {misfit.where}"))
+            look()
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
     return card

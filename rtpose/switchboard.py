@@ -6,7 +6,7 @@ from typing import Final
 from rtpose.actuators import Actuator, Line
 from rtpose.errors import OutputError
 from rtpose.events import EventRecord, Moment
-from rtpose.messages import Command, Withheld
+from rtpose.messages import Ack, Command, Withheld
 
 #: A change of a level that is smaller is not sent: no 8-bit output would show it.
 LEVEL_STEP: Final = 1 / 255
@@ -21,29 +21,27 @@ class Switchboard:
         The outputs, opened.
     record : EventRecord
         Is told of every command.
-
-    Attributes
-    ----------
-    trial : int
-        Number of the trial, which events carry.
     """
 
     def __init__(self, actuators: Mapping[str, Actuator], record: EventRecord) -> None:
         self._actuators = actuators
         self._record = record
         self._last_command_id = 0
-        self.trial = 0
 
     def next_command_id(self) -> int:
         """Return the number of a new command."""
         self._last_command_id += 1
         return self._last_command_id
 
-    def lines(self) -> Iterator[tuple[Actuator, Line]]:
-        """Yield every line with its output."""
+    @property
+    def names(self) -> list[str]:
+        """Every line as ``"<output>.<line>"``."""
+        return [f"{a.name}.{line}" for a in self._actuators.values() for line in a.lines]
+
+    def _lines(self) -> Iterator[Line]:
+        """Yield every line, those too that are only in the record."""
         for actuator in self._actuators.values():
-            for line in actuator.lines.values():
-                yield actuator, line
+            yield from actuator.all_lines
 
     def find(self, name: str) -> tuple[Actuator, Line] | None:
         """Return a line by ``"<output>.<line>"``, or None."""
@@ -52,13 +50,17 @@ class Switchboard:
         found = None if actuator is None else actuator.lines.get(line)
         return None if actuator is None or found is None else (actuator, found)
 
-    def arm(self) -> None:
+    def arm(self, now: int) -> None:
         """Let commands through; raise `OutputError` naming the output that does not arm."""
         for actuator in self._actuators.values():
             try:
-                actuator.arm()
+                actuator.arm(now)
             except OutputError as error:
                 raise OutputError(f"output {actuator.name!r}: {error}") from error
+
+    def take_ack(self, ack: Ack, now: int) -> None:
+        """Learn from an answer when its line really goes low."""
+        self._actuators[ack.output].lines[ack.line].note_answer(ack, now)
 
     def make_safe(self, now: int) -> None:
         """Drop every line of every output and disarm them. Never raises."""
@@ -69,6 +71,7 @@ class Switchboard:
 
     def switch_on(
         self,
+        line: Line,
         command: Command,
         now: int,
         moment: Moment | None = None,
@@ -81,9 +84,7 @@ class Switchboard:
         detail: str,
     ) -> None:
         """Send what makes a line rise, unless it is withheld, and tell of it."""
-        actuator = self._actuators[command.output]
-        line = actuator.lines[command.line]
-        command_ns = actuator.switch_on(
+        command_ns = self._actuators[line.output].switch_on(
             line, command, trigger or "a client", now, held=held, withheld=withheld
         )
         self._record.tell(
@@ -96,24 +97,29 @@ class Switchboard:
             withheld=withheld,
             draw=draw,
             asked=asked,
-            trial=self.trial,
             detail=detail,
         )
 
     def change_level(
-        self, line: Line, command: Command, moment: Moment, *, trigger: str, detail: str
+        self,
+        line: Line,
+        command: Command,
+        now: int,
+        moment: Moment | None = None,
+        *,
+        trigger: str,
+        detail: str,
     ) -> None:
         """Give a line that is held high another level, and tell of it."""
         command_ns = self._actuators[line.output].change_level(line, command)
         self._record.tell(
             "level-set",
-            moment.decide_ns,
+            now,
             moment,
             trigger=trigger,
             command=command,
             command_ns=command_ns,
             withheld=line.withheld,
-            trial=self.trial,
             detail=detail,
         )
 
@@ -140,13 +146,16 @@ class Switchboard:
             command=command,
             command_ns=command_ns,
             withheld=withheld,
-            trial=self.trial,
             detail=why,
         )
 
+    def was_switched_off_by(self, ack: Ack) -> bool:
+        """Return whether an answer is to what switched its line off last."""
+        return self._actuators[ack.output].lines[ack.line].off_id == ack.command_id
+
     def let_go(self, why: str, now: int, held_by: str | None = None) -> None:
         """Switch off what is held high, or only what one trigger holds."""
-        for _, line in self.lines():
+        for line in self._lines():
             if line.held and line.high_until_ns and held_by in (None, line.holder):
                 self.switch_off(line, why, now)
 
@@ -154,7 +163,8 @@ class Switchboard:
 
     def keep_limits(self, now: int, *, poses_are_fresh: bool) -> None:
         """Switch off what was high for long enough, or has no pose to hold it on."""
-        for _, line in self.lines():
+        for line in self._lines():
+            line.settle(now)
             if not line.high_until_ns:
                 continue
             if now >= line.high_until_ns:
@@ -165,11 +175,9 @@ class Switchboard:
                 self.switch_off(line, "no pose to hold it on", now)
 
     def _time_is_up(self, line: Line, now: int) -> None:
-        if not line.held:
-            line.note_low(line.high_until_ns)  # the device timed the pulses itself
-            return
-        line.used_up = True
         limits = line.limits
-        by_dose = line.command is not None and line.command.width_us < int(limits.max_on_ms * 1000)
-        reached = f"dose_ms = {limits.dose_ms}" if by_dose else f"max_on_ms = {limits.max_on_ms:g}"
-        self.switch_off(line, f"{reached} reached", now)
+        by_dose = line.command is not None and line.command.width_us < line.longest_us
+        line.used_up = (
+            f"dose_ms = {limits.dose_ms:g}" if by_dose else f"max_on_ms = {limits.max_on_ms:g}"
+        )
+        self.switch_off(line, f"{line.used_up} reached", now)

@@ -21,10 +21,12 @@ class TriggerRunner:
     entry : TriggerEntry
         The trigger in the rig file.
     actuator : Actuator
-        The output that it drives, of which `line` is one.
+        The output that it drives.
 
     Attributes
     ----------
+    line : Line
+        The line that it decides on; a shadow of it if the trigger is yoked.
     complaint : str
         The last reason why a level was not given, so that it is said once and not with every pose.
     failure : str
@@ -37,7 +39,9 @@ class TriggerRunner:
         self.name = entry.name
         self.entry = entry
         self.actuator = actuator
-        self.line: Line = actuator.lines[entry.target[1]]
+        name, yoked = entry.target[1], entry.common.yoked_to is not None
+        # Nothing that a yoked trigger decides may hinder what is repeated on the line itself.
+        self.line: Line = actuator.shadow(name) if yoked else actuator.lines[name]
         self.complaint = ""
         self.failure = ""
         self._skeleton = skeleton
@@ -127,7 +131,7 @@ class TriggerRunner:
         """Return its words for the last decision."""
         try:
             return self._guarded(lambda: str(self._trigger.describe()))
-        except TriggerError as error:  # after the command: only its words are lost
+        except TriggerError as error:  # only its words are lost
             return f"describe() failed: {error}"
 
     def _guarded(self, call: Callable[[], T]) -> T:

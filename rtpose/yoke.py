@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtpose.errors import InputError
+from rtpose.errors import ConfigError, InputError, Problem
+from rtpose.interfaces import LineConfig
 from rtpose.messages import Command, TriggerEvent
+from rtpose.rig import Rig
 from rtpose.run_log import read_log
 
 
@@ -20,10 +22,13 @@ class YokedAct:
         When it was handed over, counted from arming.
     command : Command
         As it was sent; only its action and its numbers are of use here.
+    changes : bool
+        It gave another level to a line that was high; it raises none.
     """
 
     offset_ns: int
     command: Command
+    changes: bool
 
 
 def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
@@ -60,7 +65,8 @@ def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
             # Control lets go of a line on its own clock without naming the trigger.
             if event.trigger == trigger or (target == line and event.command.action == "off"):
                 line = target
-                acts.append(YokedAct(event.command_ns - armed_ns, event.command))
+                offset_ns = event.command_ns - armed_ns
+                acts.append(YokedAct(offset_ns, event.command, event.kind == "level-set"))
     if armed_ns is None:
         raise InputError(f"{path}: that run was never armed")
     if not acts:
@@ -68,6 +74,56 @@ def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
         known = f"; {', '.join(names)} did" if names else ""
         raise InputError(f"{path}: trigger {trigger!r} sent nothing in that run{known}")
     return acts
+
+
+def read_all_yoked_acts(rig: Rig) -> dict[str, list[YokedAct]]:
+    """Return what each yoked trigger of a rig is to send again, by its name.
+
+    Raises
+    ------
+    ConfigError
+        With one problem for every trigger whose log does not have that, or has what its line could
+        never do.
+    """
+    found, problems = {}, []
+    for name, entry in rig.triggers.items():
+        common = entry.common
+        if common.yoked_to is None:
+            continue
+        where = f"{rig.source}: triggers.{name}.yoked_to"
+        output, line = entry.target
+        target = rig.outputs[output]
+        try:
+            acts = read_yoked_acts(Path(common.yoked_to), common.yoked_trigger or name)
+        except InputError as error:
+            problems.append(Problem(where, str(error)))
+            continue
+        misfit = _misfit(acts, target.settings.lines[line], takes_trains=target.plugin.takes_trains)
+        if misfit is not None:
+            problems.append(Problem(where, f"{common.yoked_to} has {misfit[0]}", misfit[1]))
+        found[name] = acts
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _misfit(
+    acts: Sequence[YokedAct], limits: LineConfig, *, takes_trains: bool
+) -> tuple[str, str] | None:
+    """Say what a line could never repeat and what to do, or return None.
+
+    A level that lasted for longer than the line may be high is no misfit: it ends where it must.
+    """
+    longest_us = round(limits.max_on_ms * 1000)
+    for command in (act.command for act in acts):
+        width_ms = command.width_us / 1000
+        if command.action == "train" and not takes_trains:
+            return "a train", "take an output that times trains"
+        if command.action in ("pulse", "train") and command.width_us > longest_us:
+            return f"a pulse of {width_ms:g} ms", f"the line's max_on_ms is {limits.max_on_ms:g}"
+        if command.level < 1 and not limits.levels:
+            return f"a level of {command.level:g}", "set the line's levels = true, where it can"
+    return None
 
 
 class YokedActs:

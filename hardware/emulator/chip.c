@@ -21,7 +21,16 @@
 avr_t *avr;
 static void (*library_reset)(avr_t *);
 static FILE *edge_log;
-static uint8_t levels; /* of the lines, as last logged */
+static FILE *level_log;
+static uint8_t levels;       /* of the lines, as last logged */
+static uint8_t duties[LINES]; /* the same; 0 = timer 0 does not drive it */
+
+enum { TIFR1 = 0x36, TCCR0A = 0x44, OCR0A = 0x47, OCR0B = 0x48 };
+static const avr_io_addr_t pwm_registers[] = {TCCR0A, OCR0A, OCR0B};
+static struct {
+    avr_io_write_t write;
+    void *param;
+} library_write[sizeof pwm_registers / sizeof *pwm_registers];
 
 static struct {
     uint64_t ns;
@@ -46,6 +55,7 @@ static uint8_t driven_high(char port)
 static void log_edges(void)
 {
     uint8_t lines = LINES_OF_PORTS(driven_high('D'), driven_high('B'));
+    lines |= LINES_OF_PWM(avr->data[TCCR0A]);
     uint64_t ns = now_ns();
     for (int line = 0; line < LINES; line++)
         if ((lines ^ levels) >> line & 1)
@@ -54,6 +64,51 @@ static void log_edges(void)
     if (lines != levels)
         fflush(edge_log);
     levels = lines;
+}
+
+static void log_duties(void)
+{
+    uint8_t switching = LINES_OF_PWM(avr->data[TCCR0A]);
+    for (int line = 1; line <= 2; line++) {
+        uint8_t duty = switching >> line & 1 ? avr->data[line == 1 ? OCR0B : OCR0A] : 0;
+        if (level_log && duty != duties[line]) {
+            fprintf(level_log, "%llu %llu %d %d\n", (unsigned long long)now_ns(),
+                    (unsigned long long)avr->cycle, line, duty);
+            fflush(level_log);
+        }
+        duties[line] = duty;
+    }
+}
+
+static void on_pwm(avr_t *chip, avr_io_addr_t address, uint8_t value, void *param)
+{
+    size_t which = (size_t)((const avr_io_addr_t *)param - pwm_registers);
+    library_write[which].write(chip, address, value, library_write[which].param);
+    log_edges();
+    log_duties();
+}
+
+/* libsimavr allows one callback per register and has its own there: call that first. */
+static void watch_pwm(void)
+{
+    for (size_t i = 0; i < sizeof pwm_registers / sizeof *pwm_registers; i++) {
+        avr_io_addr_t io = AVR_DATA_TO_IO(pwm_registers[i]);
+        library_write[i].write = avr->io[io].w.c;
+        library_write[i].param = avr->io[io].w.param;
+        avr->io[io].w.c = on_pwm;
+        avr->io[io].w.param = (void *)&pwm_registers[i];
+    }
+}
+
+/* Writing a one clears that flag; libsimavr clears all of the timer's, whatever is written. */
+static void on_flags(avr_t *chip, avr_io_addr_t address, uint8_t value, void *param)
+{
+    (void)param;
+    for (int i = 0; i < chip->interrupts.vector_count; i++) {
+        avr_int_vector_t *vector = chip->interrupts.vector[i];
+        if (vector->raised.reg == address && value >> vector->raised.bit & 1)
+            avr_clear_interrupt(chip, vector);
+    }
 }
 
 static void on_port(avr_irq_t *irq, uint32_t value, void *param)
@@ -91,6 +146,7 @@ static void advance_to(avr_cycle_count_t target)
     }
     if (bytes)
         serial_read();
+    inputs_read();
     if (options.linger_ns && serial_unused(options.linger_ns, ns))
         stop_wanted = 1;
     if (options.end_ns && ns > options.end_ns)
@@ -127,8 +183,10 @@ static void on_reset(avr_t *chip)
     serial_forget();
     serial_note("reset");
     log_edges();
+    log_duties();
     if (library_reset)
         library_reset(chip);
+    inputs_reset();
 }
 
 void chip_reset_pin(void)
@@ -174,13 +232,19 @@ void chip_make(void)
     edge_log = fopen(options.edge_path, "we");
     if (!edge_log)
         fail(options.edge_path);
+    if (options.level_path && !(level_log = fopen(options.level_path, "we")))
+        fail(options.level_path);
     avr = avr_make_mcu_by_name("atmega328p");
     avr_init(avr);
     avr_load_firmware(avr, &firmware);
+    if (options.boot_loader)
+        bootloader_load(options.boot_loader);
     avr->frequency = CLOCK_HZ;
     avr->run = run;
     library_reset = avr->reset;
     avr->reset = on_reset;
+    watch_pwm();
+    avr->io[AVR_DATA_TO_IO(TIFR1)].w.c = on_flags;
     for (const char *port = "BD"; *port; port++)
         avr_irq_register_notify(
             avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(*port), IOPORT_IRQ_PIN_ALL), on_port, NULL);

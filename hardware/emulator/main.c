@@ -6,17 +6,25 @@
  *                      so it outlives a host that was killed, and then goes away
  *   --max-seconds N    end after N seconds whatever happens (default: never)
  *   --wire-log FILE    log the bytes of both directions
+ *   --level-log FILE   log what timer 0 does with the lines that have levels
+ *   --inputs FIFO      make this FIFO and let what is written to it drive the chip's pins, see inputs.c
+ *   --input-log FILE   log what drives them
  *   --no-reset-on-open a board whose DTR line does not reset it
+ *   --boot-loader HEX  start this boot loader at every reset, which starts the firmware
  *   --realtime         ask for real-time priority; goes on without if that is not allowed
  *
  * Prints "ready DEVICE" when the pty can be opened. The edge log has one line per edge of an output
  * line, written at once: CLOCK_MONOTONIC in ns, CPU cycle, line 0..7, level. The wire log has: ns,
- * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "opened", "closed", "reset", "hang".
+ * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "opened", "closed", "reset", "hang",
+ * "unplugged". A line that timer 0 drives counts as high in the edge log; the level log has: ns,
+ * cycle, line, duty (1 to 255, 0 when it is no longer driven). The input log has: ns, cycle, pin
+ * (D8, A0), level.
  *
  * As with a real board, opening the port resets the chip, a host at another baud rate sees and
  * causes garbage, and the USB bridge hands over what it has at every FRAME_END or when the line has
  * been idle for two bytes. SIGUSR1 hangs the firmware: an endless loop with interrupts off, until
- * its hardware watchdog resets the chip. */
+ * its hardware watchdog resets the chip. SIGUSR2 pulls the cable out for good, while the chip keeps
+ * its power: the pty is closed. SIGALRM presses the reset button. */
 #define _GNU_SOURCE
 #include "emulator.h"
 
@@ -30,7 +38,7 @@
 #include <time.h>
 
 struct options options = {.reset_on_open = true};
-volatile sig_atomic_t stop_wanted, hang_wanted;
+volatile sig_atomic_t stop_wanted, hang_wanted, unplug_wanted, reset_wanted;
 
 void fail(const char *what)
 {
@@ -49,6 +57,10 @@ static void on_signal(int number)
 {
     if (number == SIGUSR1)
         hang_wanted = 1;
+    else if (number == SIGUSR2)
+        unplug_wanted = 1;
+    else if (number == SIGALRM)
+        reset_wanted = 1;
     else
         stop_wanted = 1;
 }
@@ -59,6 +71,8 @@ static void catch_signals(void)
     sigaction(SIGTERM, &handled, NULL);
     sigaction(SIGINT, &handled, NULL);
     sigaction(SIGUSR1, &handled, NULL);
+    sigaction(SIGUSR2, &handled, NULL);
+    sigaction(SIGALRM, &handled, NULL);
     sigaction(SIGHUP, &ignored, NULL); /* the host's terminal may go away */
     sigaction(SIGPIPE, &ignored, NULL); /* and who reads what is printed */
 }
@@ -66,7 +80,9 @@ static void catch_signals(void)
 static void usage(void)
 {
     fprintf(stderr, "usage: emulator FIRMWARE.elf PTY-LINK EDGE-LOG [--linger-ms N] "
-                    "[--max-seconds N] [--wire-log FILE] [--no-reset-on-open] [--realtime]\n");
+                    "[--max-seconds N] [--wire-log FILE] [--level-log FILE] [--inputs FIFO] "
+                    "[--input-log FILE] [--no-reset-on-open] [--boot-loader FILE.hex] "
+                    "[--realtime]\n");
     exit(2);
 }
 
@@ -85,7 +101,11 @@ static void parse(int argc, char **argv)
     static const struct option known[] = {{"linger-ms", required_argument, NULL, 'l'},
                                           {"max-seconds", required_argument, NULL, 'm'},
                                           {"wire-log", required_argument, NULL, 'w'},
+                                          {"level-log", required_argument, NULL, 'v'},
+                                          {"inputs", required_argument, NULL, 'i'},
+                                          {"input-log", required_argument, NULL, 'j'},
                                           {"no-reset-on-open", no_argument, NULL, 'n'},
+                                          {"boot-loader", required_argument, NULL, 'b'},
                                           {"realtime", no_argument, NULL, 'r'},
                                           {0}};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -99,8 +119,20 @@ static void parse(int argc, char **argv)
         case 'w':
             options.wire_path = optarg;
             break;
+        case 'v':
+            options.level_path = optarg;
+            break;
+        case 'i':
+            options.inputs_path = optarg;
+            break;
+        case 'j':
+            options.input_log_path = optarg;
+            break;
         case 'n':
             options.reset_on_open = false;
+            break;
+        case 'b':
+            options.boot_loader = optarg;
             break;
         case 'r':
             options.realtime = true;
@@ -126,6 +158,14 @@ static bool go_on(int *state)
         hang_wanted = 0;
         chip_hang();
     }
+    if (unplug_wanted) {
+        unplug_wanted = 0;
+        serial_unplug();
+    }
+    if (reset_wanted) {
+        reset_wanted = 0;
+        chip_reset_pin();
+    }
     return !stop_wanted && *state != cpu_Done && *state != cpu_Crashed;
 }
 
@@ -138,6 +178,7 @@ int main(int argc, char **argv)
     if (options.realtime)
         (void)sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 20});
     chip_make();
+    inputs_open();
     serial_connect();
     printf("ready %s\n", serial_open());
     fflush(stdout);
@@ -145,6 +186,7 @@ int main(int argc, char **argv)
     while (go_on(&state))
         ;
     serial_close();
+    inputs_close();
     if (state == cpu_Crashed)
         fprintf(stderr, "emulator: the firmware crashed at %#x\n", avr->pc);
     return state == cpu_Crashed;

@@ -200,7 +200,8 @@ static void note_attached(bool attached)
 bool serial_wait(uint64_t ns)
 {
     struct timespec timeout = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
-    struct pollfd poller = {.fd = pty.fd, .events = POLLIN};
+    struct pollfd pollers[] = {{.fd = pty.fd, .events = POLLIN},
+                               {.fd = inputs_fd(), .events = POLLIN}};
     bool full = pty.in_next < pty.in_count;
     if (full || !pty.attached) {
         /* Poll would return at once: bytes that cannot be taken, or an end that is hung up. */
@@ -209,11 +210,11 @@ bool serial_wait(uint64_t ns)
         clock_nanosleep(CLOCK_MONOTONIC, 0, &timeout, NULL);
         timeout = (struct timespec){0};
     }
-    if (ppoll(&poller, 1, &timeout, NULL) < 0)
-        return false; /* a signal; the main loop sees it */
-    note_attached(!(poller.revents & POLLHUP));
+    if (ppoll(pollers, 2, &timeout, NULL) < 0 || pty.fd < 0)
+        return false; /* a signal, which the main loop sees; or unplugged */
+    note_attached(!(pollers[0].revents & POLLHUP));
     /* What a host writes right after opening arrives after the reset that opening causes. */
-    return !full && !pty.opened && poller.revents & POLLIN;
+    return !full && !pty.opened && pollers[0].revents & POLLIN;
 }
 
 bool serial_take_opened(void)
@@ -265,6 +266,17 @@ const char *serial_open(void)
     if (symlink(device, options.link))
         fail(options.link);
     return device;
+}
+
+void serial_unplug(void)
+{
+    if (pty.fd < 0)
+        return;
+    serial_note("unplugged");
+    close(pty.fd);
+    pty.fd = -1;
+    pty.attached = pty.opened = false;
+    pty.detached_ns = now_ns();
 }
 
 void serial_close(void)

@@ -3,10 +3,16 @@
 #include <string.h>
 
 #include "frame.h"
+#include "inputs.h"
+#include "limits.h"
+#include "orders.h"
+#include "wire.h"
 
 #ifndef PROTOCOL_HASH
 #error "PROTOCOL_HASH: the build must pass the hash of protocol.h"
 #endif
+
+#define LEAST_FREE_STACK 64 /* bytes */
 
 static struct frame_reader reader;
 
@@ -14,92 +20,78 @@ static struct {
     uint16_t session; /* 0 = disarmed */
     uint16_t watchdog_ms;
     uint32_t guard_end;
-    uint32_t longest_us[LINES]; /* 0 = not set, unusable */
-    uint32_t rise[LINES];       /* tick of the last rising edge */
     uint8_t reset_cause;
-    uint8_t events;
-    uint16_t good, bad, refused, trips;
+    uint16_t good, bad, trips, stops;
 } board;
 
-volatile uint16_t board_wire_errors;
+volatile uint16_t board_wire_errors, board_edges_lost;
 
-struct request {
-    uint8_t type, sequence, length; /* length of what follows */
-    const uint8_t *data;
-};
+/* ---- answers ---- */
 
-/* ---- numbers on the wire ---- */
-
-static uint32_t read_number(const uint8_t *data, uint8_t length)
+static uint8_t describe(uint8_t *payload)
 {
-    uint32_t value = 0;
-    while (length--)
-        value = value << 8 | data[length];
-    return value;
-}
-
-static uint8_t *write_u16(uint8_t *to, uint16_t value)
-{
-    *to++ = (uint8_t)value;
-    *to++ = (uint8_t)(value >> 8);
-    return to;
-}
-
-static uint8_t *write_u32(uint8_t *to, uint32_t value)
-{
-    return write_u16(write_u16(to, (uint16_t)value), (uint16_t)(value >> 16));
-}
-
-/* ---- answers and events ---- */
-
-static void answer(const struct request *request, uint8_t type, uint32_t tick)
-{
-    uint8_t payload[6] = {type, request->sequence};
-    write_u32(payload + 2, port_us(tick));
-    frame_write(payload, sizeof payload, port_put);
-}
-
-static void refuse(const struct request *request, uint8_t reason)
-{
-    uint8_t payload[7] = {ANSWER_REFUSED, request->sequence};
-    *write_u32(payload + 2, port_us(port_now())) = reason;
-    frame_write(payload, sizeof payload, port_put);
-    board.refused++;
-}
-
-static void introduce(uint8_t type, uint8_t sequence)
-{
-    uint8_t payload[FRAME_MAX_ANSWER] = {type, sequence, PROTOCOL_VERSION};
-    uint8_t *to = write_u32(payload + 3, PROTOCOL_HASH);
+    uint8_t *to = payload + 2;
+    *to++ = PROTOCOL_VERSION;
+    to = write_u32(to, PROTOCOL_HASH);
     *to++ = LINES;
+    *to++ = LINES_WITH_LEVELS;
+    *to++ = INPUTS;
     *to++ = board.reset_cause;
     uint8_t name = (uint8_t)strlen(port_name);
     memcpy(to, port_name, name);
-    frame_write(payload, (uint8_t)(to - payload) + name, port_put);
+    return (uint8_t)(to - payload) + name;
+}
+
+static void answer_hello(const struct request *request)
+{
+    uint8_t payload[FRAME_MAX_ANSWER] = {ANSWER_HELLO, request->sequence};
+    frame_write(payload, describe(payload), port_put);
 }
 
 static void answer_status(const struct request *request)
 {
-    uint8_t payload[11] = {ANSWER_STATUS, request->sequence};
+    uint8_t payload[13] = {ANSWER_STATUS, request->sequence};
     uint8_t *to = write_u32(payload + 2, port_us(port_now()));
     to = write_u16(to, board.session);
     *to++ = port_levels();
-    write_u16(to, board.watchdog_ms);
+    to = write_u16(to, board.watchdog_ms);
+    *to++ = port_stop_state();
+    *to = port_inputs();
     frame_write(payload, sizeof payload, port_put);
 }
 
 static void answer_counters(const struct request *request)
 {
-    uint8_t payload[12] = {ANSWER_COUNTERS, request->sequence};
+    uint8_t payload[16] = {ANSWER_COUNTERS, request->sequence};
     uint8_t *to = write_u16(payload + 2, board.good);
     to = write_u16(to, board.bad);
     to = write_u16(to, board_wire_errors);
-    to = write_u16(to, board.refused);
-    write_u16(to, board.trips);
+    to = write_u16(to, wire_refused);
+    to = write_u16(to, board.trips);
+    to = write_u16(to, board.stops);
+    write_u16(to, board_edges_lost);
     frame_write(payload, sizeof payload, port_put);
 }
 
-/* ---- arming and the watchdog ---- */
+static void answer_self_test(const struct request *request)
+{
+    struct health health;
+    port_examine(&health);
+    uint8_t levels = port_levels(), faults = 0;
+    if (levels) /* it is disarmed, so all are driven low */
+        faults |= FAULT_PIN;
+    if (health.checksum != health.built_checksum)
+        faults |= FAULT_FLASH;
+    if (!health.clock_runs)
+        faults |= FAULT_CLOCK;
+    if (health.free_stack < LEAST_FREE_STACK)
+        faults |= FAULT_STACK;
+    uint8_t payload[8] = {ANSWER_SELF_TEST, request->sequence, faults, levels};
+    write_u16(write_u16(payload + 4, health.checksum), health.free_stack);
+    frame_write(payload, sizeof payload, port_put);
+}
+
+/* ---- arming, watchdog, stop ---- */
 
 static void disarm(void)
 {
@@ -114,13 +106,19 @@ static uint32_t next_guard_end(void)
 }
 
 /* The target has dropped the lines already, at the very tick; this is the bookkeeping. */
-static void notice_trip(void)
+static void notice_end_of_guard(void)
 {
-    uint8_t payload[8] = {EVENT_WATCHDOG, board.events++};
-    write_u16(write_u32(payload + 2, port_us(board.guard_end)), board.session);
+    uint32_t tick = board.guard_end;
+    bool stopped = port_was_stopped(&tick);
+    uint8_t payload[8];
+    write_u16(write_u32(payload + 2, port_us(tick)), board.session);
     disarm();
-    board.trips++;
-    frame_write(payload, sizeof payload, port_put);
+    limits_drop(ALL_LINES, tick);
+    if (stopped)
+        board.stops++;
+    else
+        board.trips++;
+    send_event(stopped ? EVENT_STOP : EVENT_WATCHDOG, payload, sizeof payload);
 }
 
 static void make_safe(void)
@@ -129,23 +127,22 @@ static void make_safe(void)
     port_drop(ALL_LINES, &tick);
     port_guard_stop();
     disarm();
+    limits_drop(ALL_LINES, tick);
 }
 
 static void arm(const struct request *request)
 {
     uint16_t session = (uint16_t)read_number(request->data, 2);
-    uint8_t usable = 0;
-    for (uint8_t line = 0; line < LINES; line++)
-        usable |= board.longest_us[line] != 0;
     if (session == 0) {
         refuse(request, REASON_VALUE);
-    } else if (!usable) {
+    } else if (!limits_usable()) {
         refuse(request, REASON_NO_LIMIT);
     } else if (board.session != 0 && board.session != session) {
         refuse(request, REASON_SESSION);
+    } else if (!port_guard_start(next_guard_end())) {
+        refuse(request, REASON_STOPPED);
     } else {
         board.session = session;
-        port_guard_start(next_guard_end());
         port_show_armed(true);
         answer(request, ANSWER_DONE, port_now());
     }
@@ -153,100 +150,76 @@ static void arm(const struct request *request)
 
 /* ---- settings ---- */
 
-static void set_watchdog(const struct request *request)
+static void obey_or_refuse(const struct request *request, uint8_t reason)
 {
-    uint16_t ms = (uint16_t)read_number(request->data, 2);
-    if (board.session) {
-        refuse(request, REASON_ARMED);
-    } else if (ms < MIN_WATCHDOG_MS || ms > MAX_WATCHDOG_MS) {
-        refuse(request, REASON_VALUE);
-    } else {
-        board.watchdog_ms = ms;
-        answer(request, ANSWER_DONE, port_now());
-    }
-}
-
-static void set_limit(const struct request *request)
-{
-    uint8_t line = request->data[0];
-    uint32_t longest_us = read_number(request->data + 1, 4);
-    if (board.session) {
-        refuse(request, REASON_ARMED);
-    } else if (line >= LINES) {
-        refuse(request, REASON_LINE);
-    } else if (longest_us > MAX_WIDTH_US || (longest_us && longest_us < MIN_WIDTH_US)) {
-        refuse(request, REASON_VALUE);
-    } else {
-        board.longest_us[line] = longest_us;
-        answer(request, ANSWER_DONE, port_now());
-    }
-}
-
-/* ---- orders to lines ---- */
-
-static void order_off(const struct request *request, uint8_t line)
-{
-    uint32_t tick;
-    uint8_t moved = port_drop((uint8_t)(1u << line), &tick);
-    answer(request, moved ? ANSWER_DONE : ANSWER_UNCHANGED, tick);
-}
-
-/* A new order never keeps a line high beyond its longest on-time, counted from its rising edge. */
-static bool extend(uint8_t line, uint32_t width)
-{
-    uint32_t end = port_now() + width;
-    uint32_t latest = board.rise[line] + board.longest_us[line] * PORT_TICKS_PER_US;
-    if ((int32_t)(end - latest) > 0)
-        end = latest;
-    return port_hold(line, end);
-}
-
-static void order_high(const struct request *request, uint8_t line, bool exact)
-{
-    uint32_t width_us = read_number(request->data, request->length);
-    uint32_t width = width_us * PORT_TICKS_PER_US;
-    if (!board.session) {
-        refuse(request, REASON_DISARMED);
-    } else if (!board.longest_us[line]) {
-        refuse(request, REASON_NO_LIMIT);
-    } else if (width_us < MIN_WIDTH_US || width_us > board.longest_us[line]) {
-        refuse(request, REASON_WIDTH);
-    } else if (exact && port_high() & (1u << line)) {
-        refuse(request, REASON_BUSY);
-    } else if (!exact && extend(line, width)) {
-        answer(request, ANSWER_UNCHANGED, port_now());
-    } else if (port_raise(line, width, &board.rise[line])) {
-        answer(request, ANSWER_DONE, board.rise[line]);
-    } else {
-        refuse(request, REASON_DISARMED); /* the watchdog tripped a moment ago */
-    }
-}
-
-static void order(const struct request *request)
-{
-    uint8_t line = request->type & 0x0F;
-    uint8_t kind = request->type & 0xF0;
-    bool off = kind == REQUEST_OFF;
-    if (off ? request->length != 0 : request->length < 1 || request->length > 4)
-        refuse(request, REASON_LENGTH);
-    else if (line >= LINES)
-        refuse(request, REASON_LINE);
-    else if (off)
-        order_off(request, line);
+    if (reason)
+        refuse(request, reason);
     else
-        order_high(request, line, kind == REQUEST_PULSE);
+        answer(request, ANSWER_DONE, port_now());
+}
+
+static uint8_t set_watchdog(uint16_t ms)
+{
+    if (ms < MIN_WATCHDOG_MS || ms > MAX_WATCHDOG_MS)
+        return REASON_VALUE;
+    board.watchdog_ms = ms;
+    return 0;
+}
+
+static uint8_t set_limit(const uint8_t *data)
+{
+    const struct limit limit = {read_number(data + 1, 4), read_number(data + 5, 4),
+                                read_number(data + 9, 4), read_number(data + 13, 4)};
+    return limit_set(data[0], &limit);
+}
+
+static uint8_t set_stop(uint8_t mode)
+{
+    if (mode > STOP_MODE_HIGH)
+        return REASON_VALUE;
+    port_set_stop(mode);
+    return 0;
+}
+
+/* What may not be done while armed. */
+static void set(const struct request *request)
+{
+    if (board.session) {
+        refuse(request, REASON_ARMED);
+        return;
+    }
+    switch (request->type) {
+    case REQUEST_WATCHDOG:
+        obey_or_refuse(request, set_watchdog((uint16_t)read_number(request->data, 2)));
+        break;
+    case REQUEST_LIMIT:
+        obey_or_refuse(request, set_limit(request->data));
+        break;
+    case REQUEST_INPUT:
+        set_input(request);
+        break;
+    case REQUEST_STOP_INPUT:
+        obey_or_refuse(request, set_stop(request->data[0]));
+        break;
+    default:
+        answer_self_test(request);
+    }
 }
 
 /* ---- requests ---- */
 
-static uint8_t settings_length(uint8_t type)
+static uint8_t length_of(uint8_t type)
 {
     switch (type) {
+    case REQUEST_STOP_INPUT:
+        return 1;
     case REQUEST_ARM:
     case REQUEST_WATCHDOG:
         return 2;
-    case REQUEST_LIMIT:
+    case REQUEST_INPUT:
         return 5;
+    case REQUEST_LIMIT:
+        return 17;
     default:
         return 0;
     }
@@ -256,7 +229,7 @@ static void obey(const struct request *request)
 {
     switch (request->type) {
     case REQUEST_HELLO:
-        introduce(ANSWER_HELLO, request->sequence);
+        answer_hello(request);
         break;
     case REQUEST_SAFE:
         make_safe();
@@ -275,20 +248,33 @@ static void obey(const struct request *request)
         arm(request);
         break;
     case REQUEST_WATCHDOG:
-        set_watchdog(request);
-        break;
     case REQUEST_LIMIT:
-        set_limit(request);
+    case REQUEST_INPUT:
+    case REQUEST_STOP_INPUT:
+    case REQUEST_SELF_TEST:
+        set(request);
         break;
     default:
         refuse(request, REASON_TYPE);
     }
 }
 
-void board_poll(void)
+static void poll_guard(void)
 {
     if (board.session && !port_guard_runs())
-        notice_trip();
+        notice_end_of_guard();
+}
+
+void board_poll(void)
+{
+    poll_guard();
+    inputs_poll();
+}
+
+void board_tick(void)
+{
+    limits_tick();
+    inputs_tick();
 }
 
 void board_take(uint8_t byte)
@@ -301,13 +287,12 @@ void board_take(uint8_t byte)
         return;
     }
     board.good++;
-    board_poll();
+    poll_guard();
     struct request request = {reader.data[0], reader.data[1], (uint8_t)(length - 2),
                               reader.data + 2};
-    uint8_t kind = request.type & 0xF0;
-    if (kind == REQUEST_OFF || kind == REQUEST_ON || kind == REQUEST_PULSE)
-        order(&request);
-    else if (request.length != settings_length(request.type))
+    if (is_order(request.type))
+        order(&request, board.session != 0);
+    else if (request.length != length_of(request.type))
         refuse(&request, REASON_LENGTH);
     else
         obey(&request);
@@ -320,7 +305,12 @@ void board_start(uint8_t reset_cause)
     memset(&board, 0, sizeof board);
     board.watchdog_ms = DEFAULT_WATCHDOG_MS;
     board.reset_cause = reset_cause;
+    wire_restart();
     frame_restart(&reader);
+    limits_restart();
+    orders_restart();
+    inputs_restart();
     port_put(FRAME_END); /* close what a boot loader may have left on the wire */
-    introduce(EVENT_BOOT, board.events++);
+    uint8_t payload[FRAME_MAX_ANSWER];
+    send_event(EVENT_BOOT, payload, describe(payload));
 }

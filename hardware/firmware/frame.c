@@ -2,15 +2,6 @@
 
 #include <stdbool.h>
 
-/* The polynomial 0x1021 in shifts of bytes: no table, and quick on a chip that shifts by one. */
-static inline void crc_take(struct crc *crc, uint8_t byte)
-{
-    uint8_t x = crc->high ^ byte;
-    x ^= x >> 4;
-    crc->high = (uint8_t)(crc->low ^ (x << 4) ^ (x >> 3));
-    crc->low = (uint8_t)(x ^ (x << 5));
-}
-
 void frame_restart(struct frame_reader *reader)
 {
     reader->length = 0;

@@ -1,7 +1,8 @@
-/* What is due when: the end of each line's on-time, and of the watchdog's patience.
+/* What is due when: the next edge of each line, and the end of the watchdog's patience.
  *
- * Times are ticks of a free-running 32-bit clock; they compare rightly as long as everything lies
- * within half its range. Not safe against interrupts: the target switches them off around it. */
+ * A list in order of time. Times are ticks of a free-running 32-bit clock; they compare rightly as
+ * long as everything lies within half its range. Not safe against interrupts: the target switches
+ * them off around it. */
 #ifndef TIMELINE_H
 #define TIMELINE_H
 
@@ -12,19 +13,16 @@
 #define TIMELINE_GUARD LINES /* the watchdog; 0..LINES-1 are the lines */
 #define TIMELINE_ITEMS (LINES + 1)
 
-#define TIMELINE_SLOTS 16 /* a power of 2, so that indices wrap by masking */
-
-struct timeline {
-    uint8_t count;
-    uint8_t first;                 /* slot of the earliest item; the others follow */
-    uint8_t order[TIMELINE_SLOTS]; /* items, a ring */
-    uint32_t at[TIMELINE_ITEMS];
+struct due {
+    struct due *next;
+    uint32_t at;
+    uint8_t item;
 };
 
-static inline uint8_t timeline_first(const struct timeline *timeline)
-{
-    return timeline->order[timeline->first];
-}
+struct timeline {
+    struct due *first; /* the earliest */
+    struct due items[TIMELINE_ITEMS];
+};
 
 /* Enter an item that is not in. */
 void timeline_add(struct timeline *timeline, uint8_t item, uint32_t at);
@@ -42,8 +40,7 @@ static inline void timeline_set(struct timeline *timeline, uint8_t item, uint32_
 /* Take the earliest item out. */
 static inline void timeline_pop(struct timeline *timeline)
 {
-    timeline->first = (timeline->first + 1) & (TIMELINE_SLOTS - 1);
-    timeline->count--;
+    timeline->first = timeline->first->next;
 }
 
 #endif

@@ -1,41 +1,50 @@
-"""The TTL board's wire format: framing, checksum, requests, answers, and the board's clock.
+"""The TTL board's wire format: constants, framing, checksum, requests.
 
 ``hardware/firmware/protocol.h`` describes the format; this module follows it, and a test compares
-every constant. Nothing here touches a port.
+every constant. What the board sends is in `answers`. Nothing here touches a port.
 """
 
 import binascii
 import enum
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from rtpose.errors import MessageError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 #: CRC of the definitions in protocol.h, as the firmware's Makefile computes it: a board that was
 #: built from other definitions is refused even if its version is the same.
-PROTOCOL_HASH = 607250136
+PROTOCOL_HASH = 1464605032
 
 FRAME_END = 0xC0
 FRAME_ESCAPE = 0xDB
 FRAME_ESCAPED_END = 0xDC
 FRAME_ESCAPED_ESCAPE = 0xDD
 FRAME_RESIDUE = 0x1D0F
-FRAME_MAX_REQUEST = 8
+FRAME_MAX_REQUEST = 24
 FRAME_MAX_ANSWER = 48
 
+#: Bytes on the wire that the board holds until it has time for them.
+RECEIVE_BYTES = 255
+
 LINES = 8
+LINES_WITH_LEVELS = 0x06
+LEVEL_HZ = 7812
 MIN_WIDTH_US = 20
 MAX_WIDTH_US = 60_000_000
+MIN_DELAY_US = 100
+MAX_SPAN_US = 3_600_000_000
+MAX_TRAIN_US = 600_000_000
+MAX_TRAIN_EDGES_HZ = 4000
 MIN_WATCHDOG_MS = 20
 MAX_WATCHDOG_MS = 1000
 DEFAULT_WATCHDOG_MS = 100
+INPUTS = 5
 
 
 class Request(enum.IntEnum):
-    """What the host asks; an order to a line (OFF, ON, PULSE) has the line in its low 4 bits."""
+    """What the host asks; an order to a line (from OFF on) has the line in its low 4 bits."""
 
     HELLO = 0x01
     STATUS = 0x02
@@ -45,9 +54,14 @@ class Request(enum.IntEnum):
     ARM = 0x06
     WATCHDOG = 0x07
     LIMIT = 0x08
+    INPUT = 0x09
+    STOP_INPUT = 0x0A
+    SELF_TEST = 0x0B
     OFF = 0x10
     ON = 0x20
     PULSE = 0x30
+    LEVEL = 0x40
+    TRAIN = 0x50
 
 
 class Answer(enum.IntEnum):
@@ -59,6 +73,7 @@ class Answer(enum.IntEnum):
     HELLO = 0x83
     STATUS = 0x84
     COUNTERS = 0x85
+    SELF_TEST = 0x86
 
 
 class Event(enum.IntEnum):
@@ -66,6 +81,42 @@ class Event(enum.IntEnum):
 
     BOOT = 0x90
     WATCHDOG = 0x91
+    INPUT = 0x92
+    STOP = 0x93
+
+
+class InputMode(enum.IntEnum):
+    """Which edges of an input the board reports."""
+
+    OFF = 0
+    RISING = 1
+    FALLING = 2
+    BOTH = 3
+
+
+class StopMode(enum.IntEnum):
+    """What the stop input means: CLOSED to ground is well (a broken wire stops), or HIGH is."""
+
+    OFF = 0
+    CLOSED = 1
+    HIGH = 2
+
+
+class StopState(enum.IntEnum):
+    """What the stop input says."""
+
+    UNUSED = 0
+    WELL = 1
+    STOP = 2
+
+
+class Fault(enum.IntFlag):
+    """What the board's self-test found."""
+
+    PIN = 0x01
+    FLASH = 0x02
+    CLOCK = 0x04
+    STACK = 0x08
 
 
 class Reason(enum.IntEnum):
@@ -81,6 +132,12 @@ class Reason(enum.IntEnum):
     VALUE = 8
     ARMED = 9
     SESSION = 10
+    REFRACTORY = 11
+    DOSE = 12
+    LEVEL = 13
+    STOPPED = 14
+    INPUT = 15
+    RATE = 16
 
 
 class Reset(enum.IntEnum):
@@ -93,7 +150,7 @@ class Reset(enum.IntEnum):
     WATCHDOG = 4
 
 
-#: `Reason` and `Reset` in words.
+#: `Reason`, `Reset` and `Fault` in words.
 REFUSALS: Mapping[int, str] = {
     Reason.TYPE: "the board does not know this request",
     Reason.LENGTH: "the request has the wrong length",
@@ -101,10 +158,16 @@ REFUSALS: Mapping[int, str] = {
     Reason.DISARMED: "the board is not armed",
     Reason.NO_LIMIT: "the line's longest on-time is not set on the board",
     Reason.WIDTH: "the width is not allowed on this line",
-    Reason.BUSY: "the line is high already, the pulse would not have its width",
+    Reason.BUSY: "the line is on or in a train already",
     Reason.VALUE: "the value is out of range",
     Reason.ARMED: "not while the board is armed",
     Reason.SESSION: "the board is armed by another program",
+    Reason.REFRACTORY: "too soon after the line's last falling edge",
+    Reason.DOSE: "the line would be on for longer than its dose allows",
+    Reason.LEVEL: "the line has no levels, only low and high",
+    Reason.STOPPED: "the board's stop input says stop",
+    Reason.INPUT: "the board has no such input",
+    Reason.RATE: "the trains would have more edges per second than the board can make exactly",
 }
 
 RESETS: Mapping[int, str] = {
@@ -113,6 +176,13 @@ RESETS: Mapping[int, str] = {
     Reset.PIN: "reset button, or the port was opened",
     Reset.BROWN_OUT: "supply voltage too low",
     Reset.WATCHDOG: "its firmware hung",
+}
+
+FAULTS: Mapping[int, str] = {
+    Fault.PIN: "a line reads high although it is driven low",
+    Fault.FLASH: "the program in the chip is not the one that was built",
+    Fault.CLOCK: "the clock stands still",
+    Fault.STACK: "the stack is nearly used up",
 }
 
 
@@ -195,10 +265,26 @@ def request(kind: Request, sequence: int, data: bytes = b"") -> bytes:
     return encode(bytes((kind, sequence)) + data)
 
 
+def _width(width_us: int) -> bytes:
+    return width_us.to_bytes((width_us.bit_length() + 7) // 8, "little")
+
+
 def order(kind: Request, sequence: int, line: int, width_us: int = 0) -> bytes:
     """Return the frame of an order: OFF, or ON and PULSE with a width in microseconds."""
-    width = width_us.to_bytes((width_us.bit_length() + 7) // 8, "little")
-    return encode(bytes((kind | line, sequence)) + width)
+    return encode(bytes((kind | line, sequence)) + _width(width_us))
+
+
+def level_order(sequence: int, line: int, duty: int, width_us: int) -> bytes:
+    """Return the frame that sets a line to a level: high for (duty + 1) / 256 of the time."""
+    return encode(bytes((Request.LEVEL | line, sequence, duty)) + _width(width_us))
+
+
+def train_order(
+    sequence: int, line: int, *, delay_us: int, width_us: int, period_us: int, count: int
+) -> bytes:
+    """Return the frame that orders a train: ``count`` pulses, ``period_us`` apart."""
+    data = struct.pack("<IIIH", delay_us, width_us, period_us, count)
+    return encode(bytes((Request.TRAIN | line, sequence)) + data)
 
 
 def arm_data(session: int) -> bytes:
@@ -211,140 +297,18 @@ def watchdog_data(watchdog_ms: int) -> bytes:
     return struct.pack("<H", watchdog_ms)
 
 
-def limit_data(line: int, max_on_us: int) -> bytes:
+def limit_data(
+    line: int, longest_us: int, refractory_us: int = 0, dose_us: int = 0, window_us: int = 0
+) -> bytes:
     """Return what follows a LIMIT request."""
-    return struct.pack("<BI", line, max_on_us)
+    return struct.pack("<BIIII", line, longest_us, refractory_us, dose_us, window_us)
 
 
-# ---------------------------------------------------------------------------- answers and events
+def input_data(index: int, mode: InputMode, *, pull_up: bool = False, holdoff_us: int = 0) -> bytes:
+    """Return what follows an INPUT request."""
+    return struct.pack("<BBBH", index, mode, pull_up, holdoff_us)
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A request was obeyed or refused.
-
-    Attributes
-    ----------
-    time_us : int
-        The board's clock, 32 bits: of the edge if a pin moved.
-    moved : bool
-        Whether it was obeyed by doing something (`Answer.DONE`).
-    reason : int or None
-        Why it was refused; None if it was not.
-    """
-
-    sequence: int
-    time_us: int
-    moved: bool
-    reason: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """Which firmware answers; with ``booted`` it has just started."""
-
-    sequence: int
-    booted: bool
-    version: int
-    hash: int
-    lines: int
-    reset_cause: int
-    firmware: str
-
-
-@dataclass(frozen=True, slots=True)
-class BoardStatus:
-    """The state of the board; ``levels`` is read back from the pins, bit n = line n."""
-
-    sequence: int
-    time_us: int
-    session: int
-    levels: int
-    watchdog_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """What the board has counted since its reset, each modulo 65536."""
-
-    sequence: int
-    good: int
-    bad: int
-    wire_errors: int
-    refused: int
-    trips: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trip:
-    """The board's watchdog dropped all lines and disarmed it."""
-
-    sequence: int
-    time_us: int
-    session: int
-
-
-Received = Done | Hello | BoardStatus | Counters | Trip
-
-
-def _parse_hello(sequence: int, kind: int, data: bytes) -> Hello:
-    version, protocol_hash, lines, cause = struct.unpack_from("<BIBB", data)
-    name = data[7:].decode("ascii", "replace")
-    return Hello(sequence, kind == Event.BOOT, version, protocol_hash, lines, cause, name)
-
-
-def parse(payload: bytes) -> Received:
-    """Return what a payload from the board says.
-
-    Raises
-    ------
-    MessageError
-        If its type is unknown or its length does not fit its type.
-    """
-    kind, sequence, data = payload[0], payload[1], payload[2:]
-    try:
-        if kind in (Answer.DONE, Answer.UNCHANGED):
-            (time_us,) = struct.unpack("<I", data)
-            return Done(sequence, time_us, kind == Answer.DONE)
-        if kind == Answer.REFUSED:
-            time_us, reason = struct.unpack("<IB", data)
-            return Done(sequence, time_us, False, reason)
-        if kind in (Answer.HELLO, Event.BOOT):
-            return _parse_hello(sequence, kind, data)
-        if kind == Answer.STATUS:
-            return BoardStatus(sequence, *struct.unpack("<IHBH", data))
-        if kind == Answer.COUNTERS:
-            return Counters(sequence, *struct.unpack("<HHHHH", data))
-        if kind == Event.WATCHDOG:
-            return Trip(sequence, *struct.unpack("<IH", data))
-    except struct.error as error:
-        raise MessageError(f"frame of type {kind:#04x} with {len(data)} bytes") from error
-    raise MessageError(f"frame of unknown type {kind:#04x}")
-
-
-def lines_of(levels: int) -> Sequence[int]:
-    """Return the lines whose bits are set."""
-    return [line for line in range(LINES) if levels >> line & 1]
-
-
-class BoardClock:
-    """Count the board's 32-bit microseconds on, over their wrap every 71.6 minutes.
-
-    The host's clock bridges silences: the wrap count chosen is the one nearest to what the host
-    expects, so the result is right as long as the two clocks differ by less than 35 minutes over
-    one silence.
-    """
-
-    def __init__(self) -> None:
-        self._last_us = 0
-        self._last_ns: int | None = None
-
-    def extend(self, time_us: int, arrival_ns: int) -> int:
-        """Return a time of the board, received at ``arrival_ns`` of the host, without wraps."""
-        if self._last_ns is None:
-            full = time_us
-        else:
-            expected = self._last_us + (arrival_ns - self._last_ns) // 1000
-            full = expected + ((time_us - expected + (1 << 31)) % (1 << 32) - (1 << 31))
-        self._last_us, self._last_ns = max(full, 0), arrival_ns
-        return max(full, 0)
+def stop_input_data(mode: StopMode) -> bytes:
+    """Return what follows a STOP_INPUT request."""
+    return struct.pack("<B", mode)

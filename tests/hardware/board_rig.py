@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeVar
 import serial
 
 from rtpose_hardware import protocol
-from rtpose_hardware.protocol import Done, Hello, Received, Request
+from rtpose_hardware.answers import BoardStatus, Done, Hello, Received, parse
+from rtpose_hardware.protocol import Request
 
 HARDWARE = Path(__file__).resolve().parents[2] / "hardware"
 EMULATOR = HARDWARE / "emulator" / "build" / "emulator"
@@ -28,6 +29,14 @@ PATIENCE_S = 10.0
 
 SESSION = 0x1234
 
+#: Protocol version of the firmware that is not ours.
+OTHER_VERSION = 250
+
+#: In front of a command: it may then open only what its user may, which root otherwise exceeds.
+NO_PRIVILEGE: Sequence[str] = (
+    ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+)
+
 Frame = TypeVar("Frame", bound=Received)
 
 
@@ -35,6 +44,20 @@ class Edge(NamedTuple):
     at_ns: int
     cycle: int
     line: int
+    level: int
+
+
+class Level(NamedTuple):
+    at_ns: int
+    cycle: int
+    line: int
+    duty: int
+
+
+class Change(NamedTuple):
+    at_ns: int
+    cycle: int
+    pin: str
     level: int
 
 
@@ -57,6 +80,15 @@ def read_wire(path: Path) -> list[WireEntry]:
     return entries
 
 
+def read_levels(path: Path) -> list[Level]:
+    return [Level(*map(int, text.split())) for text in path.read_text().splitlines()]
+
+
+def read_changes(path: Path) -> list[Change]:
+    entries = (text.split() for text in path.read_text().splitlines())
+    return [Change(int(ns), int(cycle), pin, int(level)) for ns, cycle, pin, level in entries]
+
+
 def pulses(edges: Sequence[Edge], line: int) -> list[int]:
     """Return the widths in cycles of the complete pulses of a line."""
     own = [edge for edge in edges if edge.line == line]
@@ -71,9 +103,13 @@ class EmulatedBoard:
         self.tty = folder / "board.tty"
         self.edge_log = folder / "edges.log"
         self.wire_log = folder / "wire.log"
+        self.level_log = folder / "levels.log"
+        self.input_log = folder / "inputs.log"
+        self._inputs = folder / "inputs"
         command = map(str, (EMULATOR, firmware, self.tty, self.edge_log, *options))
-        logged = ("--wire-log", str(self.wire_log), "--max-seconds", "100")
-        self.process = subprocess.Popen([*command, *logged], stdout=subprocess.PIPE)
+        logged = ("--wire-log", self.wire_log, "--level-log", self.level_log)
+        driven = ("--inputs", self._inputs, "--input-log", self.input_log, "--max-seconds", "100")
+        self.process = subprocess.Popen([*command, *logged, *driven], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith(b"ready ")
         self._port: serial.Serial | None = None
@@ -95,6 +131,23 @@ class EmulatedBoard:
     @property
     def wire(self) -> list[WireEntry]:
         return read_wire(self.wire_log)
+
+    @property
+    def levels(self) -> list[Level]:
+        return read_levels(self.level_log)
+
+    @property
+    def changes(self) -> list[Change]:
+        return read_changes(self.input_log)
+
+    def drive(self, *lines: str) -> None:
+        """Drive pins from outside, as emulator/inputs.c describes."""
+        with self._inputs.open("w") as fifo:
+            fifo.write("".join(f"{line}\n" for line in lines))
+
+    def happened(self) -> list[str]:
+        """Return what hosts did to it, in order: "opened", "closed", "reset", "rx"."""
+        return [entry.what for entry in self.wire if entry.what != "tx"]
 
     # ------------------------------------------------------------------- the wire to it
 
@@ -134,7 +187,7 @@ class EmulatedBoard:
             if not data:
                 return None
             for payload in self._reader.feed(data + self.port.read(self.port.in_waiting)):
-                self._received.append(protocol.parse(payload))
+                self._received.append(parse(payload))
         return self._received.pop(0)
 
     def receive(self) -> Received:
@@ -172,6 +225,38 @@ class EmulatedBoard:
         assert done.sequence == sequence
         return done
 
+    def level(self, line: int, duty: int, width_us: int) -> Done:
+        """Order a level from a line and return the answer."""
+        sequence = self.sequence()
+        self.write(protocol.level_order(sequence, line, duty, width_us))
+        done = self.expect(Done)
+        assert done.sequence == sequence
+        return done
+
+    def train(
+        self, line: int, width_us: int, period_us: int, count: int, delay_us: int = 0
+    ) -> Done:
+        """Order a train from a line and return the answer."""
+        sequence = self.sequence()
+        self.write(
+            protocol.train_order(
+                sequence,
+                line,
+                delay_us=delay_us,
+                width_us=width_us,
+                period_us=period_us,
+                count=count,
+            )
+        )
+        done = self.expect(Done)
+        assert done.sequence == sequence
+        return done
+
+    def set_limit(self, line: int, *figures_us: int) -> Done:
+        """Set what a line may do: longest on-time, refractory time, dose, window."""
+        done: Done = self.ask(Request.LIMIT, protocol.limit_data(line, *figures_us))
+        return done
+
     def set_up(self, limit_us: int, watchdog_ms: int) -> None:
         """Set the same limit on all lines, and the watchdog."""
         for line in range(protocol.LINES):
@@ -185,8 +270,8 @@ class EmulatedBoard:
         assert done.moved
         return done
 
-    def status(self) -> protocol.BoardStatus:
-        return self.ask(Request.STATUS, answer=protocol.BoardStatus)
+    def status(self) -> BoardStatus:
+        return self.ask(Request.STATUS, answer=BoardStatus)
 
     def wait_until_low(self) -> None:
         """Let board time pass until all lines are low; asking keeps the watchdog content."""
@@ -205,6 +290,22 @@ class EmulatedBoard:
             if found:
                 return found[-1]
             threading.Event().wait(0.001)
+
+    def events(self, kind: type[Frame]) -> list[Frame]:
+        """Return the events of a kind that have come unasked, up to the answer of a beat."""
+        sequence = self.sequence()
+        self.write(protocol.request(Request.BEAT, sequence))
+        found = []
+        while not isinstance(frame := self.receive(), Done) or frame.sequence != sequence:
+            if isinstance(frame, kind):
+                found.append(frame)
+        return found
+
+    def wait_for_change(self, count: int) -> list[Change]:
+        """Wait until the pins were driven so many times; return how."""
+        while len(changes := self.changes) < count:
+            threading.Event().wait(0.001)
+        return changes
 
     def pass_time(self, us: int) -> None:
         """Let that much board time pass, beating."""

@@ -152,7 +152,7 @@ class Bench:
     def state(self) -> dict[str, Any]:
         """Return everything that a request may change."""
         engine = self.control._engine
-        lines = [line for _, line in engine._switchboard.lines()]
+        lines = list(engine._switchboard._lines())
         runners = engine._decider.runners.values()
         return {
             "state": self.control.state,

@@ -5,6 +5,7 @@
 #include <avr/wdt.h>
 
 #include "../board.h"
+#include "health.h"
 #include "pins.h"
 #include "target.h"
 
@@ -14,6 +15,8 @@
 #define UBRR_VALUE ((F_CPU + 4 * BAUD) / (8 * BAUD) - 1)
 
 const char port_name[] = FIRMWARE_NAME;
+
+#define POLL_BYTES 16 /* in a stream without end; an order is taken in without delay */
 
 /* ---- serial port: rings of 256 bytes, so that 8-bit indices wrap by themselves ---- */
 
@@ -65,6 +68,11 @@ void port_put(uint8_t byte)
     UCSR0B |= _BV(UDRIE0);
 }
 
+bool port_has_room(uint8_t bytes)
+{
+    return (uint8_t)(sending_out - sending_in - 1) >= bytes;
+}
+
 static void uart_start(void)
 {
     UCSR0A = _BV(U2X0);
@@ -77,10 +85,11 @@ static void uart_start(void)
 
 static uint8_t reset_flags __attribute__((section(".noinit")));
 
-/* Before the C runtime: lines low, and the hardware watchdog off, which a watchdog reset leaves
- * running at its shortest period. */
+/* Before the C runtime: lines low, the hardware watchdog off, which a watchdog reset leaves running
+ * at its shortest period, and the memory that will be stack marked. */
 __attribute__((naked, used, section(".init3"))) static void first_thing(void)
 {
+    TCCR0A = 0;
     PORTD = 0;
     PORTB = 0;
     DDRD = PORTD_OF_LINES(ALL_LINES);
@@ -88,6 +97,7 @@ __attribute__((naked, used, section(".init3"))) static void first_thing(void)
     reset_flags = MCUSR;
     MCUSR = 0;
     wdt_disable();
+    stack_mark();
 }
 
 static uint8_t reset_cause(void)
@@ -101,6 +111,18 @@ static uint8_t reset_cause(void)
     return reset_flags & _BV(EXTRF) ? RESET_PIN : RESET_UNKNOWN;
 }
 
+/* What is done besides requests. */
+static void poll(void)
+{
+    static uint8_t turn;
+    board_poll();
+    if (turn != turn_of_timer()) { /* every 4 ms */
+        turn = turn_of_timer();
+        board_tick();
+        levels_tick();
+    }
+}
+
 int main(void)
 {
     uart_start();
@@ -111,9 +133,13 @@ int main(void)
     board_start(reset_cause());
     for (;;) {
         wdt_reset(); /* also between the bytes of a stream without end */
-        board_poll();
-        if (received_out != received_in) {
-            board_take(received[received_out++]);
+        uint8_t next = received_out;
+        bool idle = next == received_in;
+        if (idle || next % POLL_BYTES == 0)
+            poll();
+        if (!idle) {
+            received_out = next + 1;
+            board_take(received[next]);
             continue;
         }
         cli();
