@@ -144,7 +144,7 @@ class Control:
         """Work off what came, keep limits and beats, answer requests; never waits."""
         if self._loop.estop_ordered:
             self._loop.estop_ordered = False
-            self._engine.stop_at_once("asked for at the rig's terminal", now_ns(), asked=True)
+            self._do(Request(action="estop"))  # recorded as one, so that a replay has it too
         for _ in range(_POSES_PER_TURN):
             message = self._poses.receive()
             if message is None:
