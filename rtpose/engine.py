@@ -21,6 +21,7 @@ from rtpose.trigger_runner import TriggerRunner
 from rtpose.yoke import YokedAct, YokedActs, read_all_yoked_acts
 
 _LATCHED: Final = "the emergency stop was used: release it first (rtpose release)"
+_NEVER_REFUSED: Final = frozenset({"disarm", "estop", "release", "stop"})
 _COUNTERS: Final = (
     "poses",
     "fires",
@@ -157,6 +158,10 @@ class Engine:
 
         Whoever calls it with ``arm`` has looked first whether anything hinders it.
         """
+        if request.action in _NEVER_REFUSED:
+            self._obey_at_once(request.action, now)
+            return []
+        self.tick(now)  # what was due by then comes first, as with a pose
         match request.action:
             case "arm":
                 return self._arm_or_say(now)
@@ -169,7 +174,6 @@ class Engine:
             case "set":
                 trigger, key = request.trigger or "", request.key or ""
                 return self.set_parameter(trigger, key, request.value, now)
-        self._obey_at_once(request.action, now)
         return []
 
     def _obey_at_once(self, action: str, now: int) -> None:
@@ -282,6 +286,7 @@ class Engine:
     def _repeat(self, runner: TriggerRunner, act: YokedAct, now: int) -> None:
         """Do again what was done in the run that a trigger is yoked to."""
         line = runner.actuator.lines[runner.line.name]
+        line.settle(now)
         command, words = act.command, f"yoked: {act.offset_ns / 1e9:.4f} s after arming"
         if act.changes:
             left_us = line.time_left_us(now) if line.is_high_by(runner.name) else 0

@@ -23,14 +23,13 @@ from rtpose.actuators import Actuator
 from rtpose.comparison import identity
 from rtpose.engine import Engine
 from rtpose.errors import MessageError, OutputError
-from rtpose.events import EventRecord
+from rtpose.events import AT_THE_TERMINAL, CANNOT_WRITE, EventRecord
 from rtpose.messages import Ack, AnyMessage, InputEvent, Request, TriggerEvent
 from rtpose.pose_log import TakenPose
 from rtpose.readiness import Readiness
 from rtpose.recorded_output import RecordedAnswers, RecordedOutput, usual_ns
 from rtpose.rig import Rig
 from rtpose.run_folder import RunRecord
-from rtpose.run_log import CANNOT_WRITE
 
 #: How long control waits at most before it looks at its clock again.
 _TURN_NS: Final = 5_000_000
@@ -216,11 +215,15 @@ class _Replay:
         return event.detail if event is not None and event.kind == "disarmed" else ""
 
     def _take_event(self, event: TriggerEvent) -> None:
-        """Let happen what the record says that the clock brought about."""
+        """Let happen what no pose and no message brought about."""
         if event.kind in _OF_CONTROL:
             self._advance(event.decide_ns)
             self._told.tell(event.kind, event.decide_ns, detail=event.detail)
+        elif event.kind == "estop" and event.detail == AT_THE_TERMINAL:
+            self._advance(event.decide_ns)
+            self._engine.stop_at_once(event.detail, event.decide_ns, asked=True)
         elif event.kind == "disarmed" and event.detail.startswith(CANNOT_WRITE):
+            self._advance(event.decide_ns)
             self._engine.disarm(event.detail, event.decide_ns)
         elif self._exact and not self._is_known(event):
             of_the_clock = event.frame_id is None and not event.asked

@@ -4,13 +4,9 @@ import json
 import queue
 import threading
 from pathlib import Path
-from typing import Final
 
 from rtpose.errors import MessageError, RecordingError
 from rtpose.messages import AnyMessage, decode, encode_json
-
-#: Begins what control says when it disarms because of that.
-CANNOT_WRITE: Final = "the run's record cannot be written"
 
 #: Far more than a run can write in the time that a disk may hang.
 _QUEUE_PIECES = 65536

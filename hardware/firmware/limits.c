@@ -63,11 +63,11 @@ static void charge(struct line *line, uint32_t on_us)
 
 /* ---- uses ---- */
 
-/* Cut a use to the on-times that have begun before a time. */
+/* Cut a use to the on-times that have begun by a time. */
 static void cut(struct use *use, uint32_t until_us)
 {
     int32_t elapsed_us = (int32_t)(until_us - use->rise_us);
-    if (elapsed_us <= 0) {
+    if (elapsed_us < 0) {
         use->count = 0;
     } else if (use->count > 1) {
         uint32_t whole = (uint32_t)elapsed_us / use->period_us;

@@ -295,7 +295,7 @@ class EmulatedBoard:
         """Return the events of a kind that have come unasked, up to the answer of a beat."""
         sequence = self.sequence()
         self.write(protocol.request(Request.BEAT, sequence))
-        found = []
+        found: list[Frame] = []
         while not isinstance(frame := self.receive(), Done) or frame.sequence != sequence:
             if isinstance(frame, kind):
                 found.append(frame)

@@ -210,7 +210,7 @@ def test_the_stop_input_drops_all_lines_at_once(
     assert all(0 <= fall.cycle - change.cycle <= 100 for fall in falls)
     status = board.status()
     assert (status.session, status.levels, status.stop) == (0, 0, StopState.STOP)
-    refused = board.ask(Request.ARM, protocol.arm_data(SESSION))
+    refused: Done = board.ask(Request.ARM, protocol.arm_data(SESSION))
     assert refused.reason == Reason.STOPPED
     board.drive(well)
     board.wait_for_change(3)

@@ -61,8 +61,8 @@ def test_a_dose_is_never_exceeded_and_comes_back(board: EmulatedBoard) -> None:
     arm(board)
     chance = random.Random(3)
     reasons = set()
-    board.ask(Request.BEAT)
-    start_us = board.ask(Request.BEAT).time_us
+    beat: Done = board.ask(Request.BEAT)
+    start_us = beat.time_us
     done = board.order(Request.PULSE, 3, 1000)
     while done.time_us - start_us < 5 * window_us:
         kind = chance.choice([Request.ON, Request.PULSE, Request.OFF])
@@ -184,7 +184,7 @@ def test_every_edge_of_a_train_is_exact(
     board: EmulatedBoard, width_us: int, period_us: int, count: int, delay_us: int
 ) -> None:
     board.arm(LIMIT_US)
-    beat = board.ask(Request.BEAT)
+    beat: Done = board.ask(Request.BEAT)
     done = board.train(3, width_us, period_us, count, delay_us)
     assert done.moved
     board.pass_time(delay_us + period_us * count + width_us)

@@ -280,6 +280,27 @@ PULSE = Command(command_id=1, output="out", line="laser", action="pulse", width_
 OFF = Command(command_id=2, output="out", line="laser", action="off")
 
 
+def test_a_level_that_was_to_be_shorter_than_this_line_may_is_over_by_itself(
+    tmp_path: Path,
+) -> None:
+    on = Command(command_id=1, output="out", line="lamp", action="on", width_us=5000)
+    off = Command(command_id=2, output="out", line="lamp", action="off")
+    events = [
+        event("armed", 1),
+        event("fire", 2, on, trigger="dimmer", command_ns=10 * MS),
+        event("line-off", 3, off, trigger="dimmer", command_ns=30 * MS),
+        event("fire", 4, on, trigger="dimmer", command_ns=32 * MS),
+    ]
+    it = bench(tmp_path / "here", dimmer=write(tmp_path / "events.jsonl", events))
+    it.arm()
+    for _ in range(50):
+        it.pose(NOTHING)
+        it.wait(1)
+    assert [action for _, action, _, _ in sent(it, "lamp")] == ["on", "off"] * 2
+    assert {e.detail for e in it.told("line-off")} == {"its time is over"}
+    it.check()
+
+
 @pytest.mark.parametrize(
     ("events", "words"),
     [

@@ -1,5 +1,5 @@
-/* The inputs. Input 0 is stamped by timer 1's capture unit, to the cycle; the others by an interrupt
- * at a change of their pins. The stop input has an interrupt of its own, in edges.c.
+/* The inputs. Input 0 is stamped by timer 1's capture unit, to the cycle; the others by an
+ * interrupt at a change of their pins. The stop input has an interrupt of its own, in edges.c.
  *
  * An input that changes as fast as it can must not keep the chip from its lines. So an interrupt
  * only notes what it saw, and a full ring switches it off until the main loop has made room; and
