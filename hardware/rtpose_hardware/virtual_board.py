@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from rtpose.interfaces import LineConfig
 from rtpose.messages import Command
-from rtpose_hardware.protocol import MIN_WIDTH_US
+from rtpose_hardware.protocol import MAX_TRAIN_EDGES_HZ, MIN_DELAY_US, MIN_WIDTH_US
 
 #: Older edges are forgotten: enough for hours of an experiment.
 MAX_EDGES: Final = 100_000
@@ -88,6 +88,11 @@ class _Line:
             return None
         return self.pulse.fall_ns if self.level else self.pulse.rise_ns
 
+    @property
+    def train_period_ns(self) -> int:
+        """From rise to rise of the train that is under way; 0 if there is none."""
+        return self.pulse.period_ns if self.pulse is not None and self.pulse.train else 0
+
     def step(self) -> None:
         """Do the next edge."""
         pulse = self.pulse
@@ -133,7 +138,8 @@ class _Line:
             self.pulse = _Pulse(rise_ns, 0, rise_ns + self._longest_ns(at_ns))
             if command.action == "train":
                 self.pulse.train = True
-                self.pulse.period_ns, self.pulse.left = command.period_us * 1000, command.count - 1
+                self.pulse.left = command.count - 1
+                self.pulse.period_ns = command.period_us * 1000 if self.pulse.left else 0
         self.pulse.fall_ns = min(rise_ns + width_ns, self.pulse.latest_ns)
         if rise_ns <= at_ns:
             self.level = self._strength
@@ -148,8 +154,8 @@ class _Line:
             return f"level {command.level:g}, but the line's settings do not say levels = true"
         if command.action != "train":
             return ""
-        if 0 < command.delay_us < MIN_WIDTH_US:
-            return f"a delay of {command.delay_us} us, allowed: 0, or at least {MIN_WIDTH_US} us"
+        if 0 < command.delay_us < MIN_DELAY_US:
+            return f"a delay of {command.delay_us} us, allowed: 0, or at least {MIN_DELAY_US} us"
         low_us = command.period_us - command.width_us
         least_us = max(MIN_WIDTH_US, self._refractory_ns / 1000)
         if command.count > 1 and low_us < least_us:
@@ -272,10 +278,22 @@ class VirtualBoard:
             return ""
         line = self._lines[command.line]
         was_high = line.level > 0
-        refusal = line.order(command, at_ns)
+        refusal = self._too_many_edges(command) or line.order(command, at_ns)
         if line.level and not was_high:
             self.edges.append(Edge(at_ns, command.line, True))
         return refusal
+
+    def _too_many_edges(self, command: Command) -> str:
+        """Say why a train is too much beside those that run, or nothing."""
+        if command.action != "train" or command.count == 1:
+            return ""
+        periods_ns = [line.train_period_ns for line in self._lines.values()]
+        periods_ns.append(command.period_us * 1000)
+        # Each as the board rounds it.
+        edges_hz = sum(-(-2_000_000_000 // period) for period in periods_ns if period)
+        if edges_hz <= MAX_TRAIN_EDGES_HZ:
+            return ""
+        return f"{edges_hz} edges/s of all trains together, allowed: {MAX_TRAIN_EDGES_HZ}"
 
     def safe(self, at_ns: int) -> None:
         """Drop every line and disarm."""

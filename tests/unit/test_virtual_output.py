@@ -140,6 +140,31 @@ def test_safe_drops_everything_and_refuses_until_armed() -> None:
     assert it.execute(command("on", 20), 5) == "not armed"
 
 
+@pytest.fixture
+def fast_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chip that is as fast as these tests are short."""
+    monkeypatch.setattr("rtpose_hardware.virtual_board.MAX_TRAIN_EDGES_HZ", 1_000_000)
+    monkeypatch.setattr("rtpose_hardware.virtual_board.MIN_DELAY_US", 20)
+
+
+def test_trains_keep_to_the_speed_of_the_chip() -> None:
+    it = board()
+    it.arm(0)
+    slow = {"period_us": 1_000, "count": 1000}
+    assert it.execute(command("train", 50, "laser", **slow), 0) == ""
+    refusal = it.execute(train(50, 2, 999, line="valve"), 0)
+    assert refusal == "4003 edges/s of all trains together, allowed: 4000"
+    assert "a delay of 99 us, allowed: 0, or at least 100 us" in it.execute(
+        train(50, 2, 1_000, delay_us=99, line="valve"), 0
+    )
+    assert it.execute(train(50, 1, 0, line="valve"), 0) == "", "one pulse has no period"
+    assert it.execute(train(50, 2, 1_000, line="valve"), 100 * US) == ""
+    it.execute(command("off"), 200 * US)
+    it.settle(5_000 * US)
+    assert it.execute(train(50, 2, 500), 5_000 * US) == ""
+
+
+@pytest.mark.usefixtures("fast_chip")
 def test_a_train_is_that_many_pulses_after_its_delay() -> None:
     it = board()
     it.arm(0)
@@ -150,6 +175,7 @@ def test_a_train_is_that_many_pulses_after_its_delay() -> None:
     assert it.execute(command("pulse", 20), 1_000 * US) == ""
 
 
+@pytest.mark.usefixtures("fast_chip")
 def test_in_a_train_only_off_is_obeyed_and_ends_it() -> None:
     it = board()
     it.arm(0)
@@ -162,6 +188,7 @@ def test_in_a_train_only_off_is_obeyed_and_ends_it() -> None:
     assert rises_and_falls(it) == [0, 30]
 
 
+@pytest.mark.usefixtures("fast_chip")
 @pytest.mark.parametrize("way_out", ["safe", "watchdog"])
 def test_a_train_ends_with_everything_else(way_out: str) -> None:
     it = board(watchdog_us=200)
@@ -176,6 +203,7 @@ def test_a_train_ends_with_everything_else(way_out: str) -> None:
     assert len(it.edges) == 6
 
 
+@pytest.mark.usefixtures("fast_chip")
 @pytest.mark.parametrize(
     ("order", "words"),
     [
@@ -205,6 +233,7 @@ def test_a_level_is_an_on_of_another_strength() -> None:
     assert rises_and_falls(it) == [0, 100]
 
 
+@pytest.mark.usefixtures("fast_chip")
 def test_refractory_time_counts_from_the_fall_whatever_made_it_fall() -> None:
     it = board(watchdog_us=1_000, refractory_ms=0.05)
     it.arm(0)
@@ -401,6 +430,7 @@ def told(it: VirtualBoard, at_ns: int, action: str, line: str, *ticks: int) -> b
     return it.execute(order, at_ns) == ""
 
 
+@pytest.mark.usefixtures("fast_chip")
 @given(
     st.lists(st.tuples(st.integers(0, 15), st.booleans(), actions), max_size=40),
     st.integers(1, 40),
