@@ -28,7 +28,11 @@ def taken_poses(draw: Any) -> TakenPose:
         draw(times_ns),
         draw(times_ns),
         draw(st.one_of(st.none(), times_ns)),
-        *[draw(times_ns) for _ in range(5)],
+        draw(times_ns),
+        draw(times_ns),
+        draw(times_ns),
+        draw(times_ns),
+        draw(times_ns),
         draw(arrays(np.float32, (*shape, 3), elements=st.floats(width=32))),
         draw(arrays(np.uint8, shape, elements=st.integers(0, 1))),
     )
