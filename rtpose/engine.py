@@ -5,7 +5,6 @@ again: `rtpose.control` runs it live, `rtpose.replay` over a record.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from rtpose.actuators import Actuator, Line
@@ -19,7 +18,7 @@ from rtpose.rig import Rig
 from rtpose.skeleton import Skeleton
 from rtpose.switchboard import Switchboard
 from rtpose.trigger_runner import TriggerRunner
-from rtpose.yoke import YokedAct, YokedActs, misfit, read_yoked_acts
+from rtpose.yoke import YokedAct, YokedActs, read_all_yoked_acts
 
 _LATCHED: Final = "the emergency stop was used: release it first (rtpose release)"
 _NEVER_REFUSED: Final = frozenset({"disarm", "estop", "release", "stop"})
@@ -96,7 +95,7 @@ class Engine:
             decided_ns,
             doing,
         )
-        self._yoked = YokedActs(_read_yoked_acts(rig))
+        self._yoked = YokedActs(read_all_yoked_acts(rig))
         self.armed = False
         self.latched = False
         self.seed = self._experiment.seed
@@ -136,6 +135,9 @@ class Engine:
         answered = "acks" if ack.confirmed else "unconfirmed"
         self._counters[answered if ack.ok else "refused_by_output"] += 1
         self._decider.on_ack(ack)
+        if not ack.ok and self._switchboard.was_switched_off_by(ack):
+            line = f"{ack.output}.{ack.line}"
+            self.disarm(f"{line} may still be high: {ack.detail}", ack.ack_ns)
 
     def on_input(self, event: InputEvent, now: int) -> None:
         """Take what happened at an input of an output."""
@@ -374,21 +376,3 @@ class Engine:
         self._switchboard.let_go(words, now, held_by=trigger)
         self._record.tell("parameter-set", now, trigger=trigger, asked=True, detail=words)
         return []
-
-
-def _read_yoked_acts(rig: Rig) -> dict[str, list[YokedAct]]:
-    """Return what each yoked trigger repeats; raise `InputError` if its line cannot do that."""
-    found = {}
-    for name, entry in rig.triggers.items():
-        common = entry.common
-        if common.yoked_to is None:
-            continue
-        found[name] = read_yoked_acts(Path(common.yoked_to), common.yoked_trigger or name)
-        output, line = entry.target
-        limits, plugin = rig.outputs[output].settings.lines[line], rig.outputs[output].plugin
-        problem = misfit(found[name], limits, takes_trains=plugin.takes_trains)
-        if problem:
-            raise InputError(
-                f"triggers.{name}.yoked_to: {common.yoked_to} has {problem} of {common.output}"
-            )
-    return found

@@ -5,6 +5,8 @@ import multiprocessing
 import multiprocessing.sharedctypes
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -24,6 +26,8 @@ GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _BEAT_INTERVAL_NS = 100_000_000
 _LINK_INTERVAL_NS = 10_000_000
 _ACTIVITY_BYTES = 128
+#: How long a process may take to end once its supervisor is gone.
+_ORPHAN_S = 5.0
 
 Order = Literal["start", "stop", "estop"]
 
@@ -190,6 +194,8 @@ def run_process(body: Callable[..., None], link: Link, *arguments: Any) -> None:
     for name in GROUP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    args = (link.process,)
+    threading.Thread(target=_end_with_supervisor, args=args, name="orphan", daemon=True).start()
     try:
         body(loop, *arguments)
     except RtposeError as error:
@@ -199,6 +205,21 @@ def run_process(body: Callable[..., None], link: Link, *arguments: Any) -> None:
         loop.finish(in_words(error), 1)
         raise
     loop.finish()
+
+
+def _end_with_supervisor(process: str) -> None:
+    """End this process some time after its supervisor, should it hang and not see to that itself.
+
+    While it lives, the supervisor does this. Nothing is made safe here, because nothing that hangs
+    can be trusted to: the devices drop their lines when they hear nothing.
+    """
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        threading.Event().wait(_ORPHAN_S)
+        sys.stderr.write(f"rtpose: {process} hung, and its supervisor is gone\n")
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def in_words(error: BaseException) -> str:

@@ -149,6 +149,10 @@ class Switchboard:
             detail=why,
         )
 
+    def was_switched_off_by(self, ack: Ack) -> bool:
+        """Return whether an answer is to what switched its line off last."""
+        return self._actuators[ack.output].lines[ack.line].off_id == ack.command_id
+
     def let_go(self, why: str, now: int, held_by: str | None = None) -> None:
         """Switch off what is held high, or only what one trigger holds."""
         for line in self._lines():

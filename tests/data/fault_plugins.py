@@ -101,6 +101,18 @@ class Blink(Trigger):
         return Decision.HIGH if self._seen % (on + off) < on else Decision.LOW
 
 
+class Fade(Blink):
+    """A level that is another one with every pose."""
+
+    @property
+    def gives_levels(self) -> bool:
+        return True
+
+    @property
+    def level(self) -> float:
+        return 0.1 + 0.9 * (self._seen % 7) / 7
+
+
 class CueOutputConfig(VirtualSettings):
     """`where` names the call that turns bad."""
 

@@ -15,9 +15,19 @@ CYCLES_PER_MS: Final = 16_000
 _CYCLES_PER_BYTE: Final = 160
 #: The hardware watchdog of a chip whose firmware hangs: hardware/README.md, "Figures".
 HANG_CYCLES: Final = 1_024_000
+#: The pin of the stop input, and what an open contact lets it read.
+STOP: Final = ("D2", "1")
 
 #: Requests that move a line, and the word for each in a `Command`.
-ORDERS: Final = {Request.OFF: "off", Request.ON: "on", Request.PULSE: "pulse"}
+ORDERS: Final = {
+    Request.OFF: "off",
+    Request.ON: "on",
+    Request.LEVEL: "on",
+    Request.PULSE: "pulse",
+    Request.TRAIN: "train",
+}
+#: What stands before and behind the width in an order's data.
+_WIDTH_AT: Final = {Request.LEVEL: slice(1, None), Request.TRAIN: slice(4, 8)}
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,13 @@ class Frame:
 
     @property
     def action(self) -> str:
-        """``off``, ``on`` or ``pulse``; empty for what moves no line."""
+        """The word for it in a `Command`; empty for what moves no line."""
         return ORDERS.get(self.kind, "")
 
 
 @dataclass(frozen=True)
 class Note:
-    """What happened to the board: ``opened``, ``closed``, ``reset``, ``hang``, ``unplugged``."""
+    """What befell the board: ``opened``, ``closed``, ``reset``, ``hang``, ``unplugged``, `STOP`."""
 
     cycle: int
     what: str
@@ -109,8 +119,10 @@ class _Wire:
         kind, line = payload[0], 0
         if kind & 0xF0 in ORDERS:
             kind, line = kind & 0xF0, kind & 0x0F
-        width_us = int.from_bytes(payload[2:], "little") if kind in ORDERS else 0
-        self.frames.append(Frame(cycle, Request(kind), line, width_us, self._hangs))
+        request = Request(kind)
+        width = payload[2:][_WIDTH_AT.get(request, slice(None))] if request in ORDERS else b""
+        width_us = int.from_bytes(width, "little")
+        self.frames.append(Frame(cycle, request, line, width_us, self._hangs))
 
 
 def read_wire(path: Path) -> tuple[list[Frame], list[Note]]:
@@ -122,3 +134,9 @@ def read_wire(path: Path) -> tuple[list[Frame], list[Note]]:
         elif what != "tx":
             wire.note(int(cycle), what)
     return wire.frames, wire.notes
+
+
+def read_stops(path: Path) -> list[Note]:
+    """Return when the contact of the stop input was opened, from an input log."""
+    fields = _entries(path) if path.exists() else ()
+    return [Note(int(cycle), "stop") for _, cycle, pin, level in fields if (pin, level) == STOP]

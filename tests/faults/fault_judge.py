@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
-from chip_log import CYCLES_PER_MS, HANG_CYCLES, Edge, Frame
+from chip_log import CYCLES_PER_MS, CYCLES_PER_US, HANG_CYCLES, Edge, Frame
 from fault_kinds import UNHARMED, Outcome
 from fault_plan import LEVELS, PINS, TRACKED
-from fault_rig import Evidence, events
+from fault_rig import KILLED, Evidence, events
 
 from rtpose.messages import Ack, Pose, TriggerEvent
 from rtpose_hardware.protocol import Request
@@ -23,6 +23,10 @@ from rtpose_hardware.protocol import Request
 _GRACE_CYCLES: Final = CYCLES_PER_MS
 #: A pulse may be so much too long when many lines end at once: hardware/README.md, "Figures".
 _JITTER_CYCLES: Final = 256
+#: From the stop input to all lines low.
+_STOP_CYCLES: Final = 50 * CYCLES_PER_US
+#: The shortest span in which the dose of the line that has one may be reached.
+_DOSED_LINE, _DOSE_WINDOW_CYCLES = PINS["shutter"], 500 * CYCLES_PER_MS
 #: A host that is alive may be held up by so much beyond the watchdog's period before it lets go of
 #: a level: the machine's doing, not the rig's. No promise is made with it.
 _HOST_MS: Final = 250
@@ -76,6 +80,8 @@ def judge(evidence: Evidence) -> Verdict:
     if not evidence.armed:
         verdict.violations.append("the rig was never armed with a line high, so nothing was tested")
     _judge_lines(evidence, verdict)
+    _judge_stops(evidence, verdict)
+    _judge_dose(evidence, verdict)
     _judge_freshness(evidence, verdict)
     _judge_order(evidence, verdict)
     _judge_account(evidence, verdict)
@@ -140,6 +146,34 @@ def _judge_lines(evidence: Evidence, verdict: Verdict) -> None:
             verdict.violations.append(f"line {line} was high {beyond} cycles beyond max_on_ms")
 
 
+def _judge_stops(evidence: Evidence, verdict: Verdict) -> None:
+    """Hold every line against the stop input, which nobody closes again."""
+    for note in evidence.board:
+        late = [
+            edge
+            for edge in evidence.edges
+            if note.what == "stop" and (edge.level or edge.cycle > note.cycle + _STOP_CYCLES)
+            if edge.cycle > note.cycle
+        ]
+        verdict.violations += [f"line {edge.line} moved after the stop input" for edge in late]
+
+
+def _judge_dose(evidence: Evidence, verdict: Verdict) -> None:
+    """Look at every window that ends with a fall: in no other is a line high for longer."""
+    highs = [
+        (high.rise.cycle, high.fall.cycle)
+        for high in _highs(evidence.edges)
+        if high.rise.line == _DOSED_LINE and high.fall is not None
+    ]
+    allowed = round(evidence.plan.dose_ms * CYCLES_PER_MS)
+    for _, end in highs:
+        start = end - _DOSE_WINDOW_CYCLES
+        spans = [min(fall, end) - max(rise, start) for rise, fall in highs]
+        beyond = sum(span for span in spans if span > 0) - allowed
+        if beyond > _JITTER_CYCLES:
+            verdict.violations.append(f"line {_DOSED_LINE} had {beyond} cycles beyond its dose")
+
+
 def _judge_freshness(evidence: Evidence, verdict: Verdict) -> None:
     """Hold every level against the last pose within the budget, on the host's clock."""
     plan = evidence.plan
@@ -168,7 +202,7 @@ def _judge_order(evidence: Evidence, verdict: Verdict) -> None:
     for frame in evidence.frames:
         if frame.kind in (Request.ARM, Request.SAFE):
             armed = frame.kind is Request.ARM
-        if frame.action in ("on", "pulse") and not armed:
+        if frame.action not in ("", "off") and not armed:
             verdict.violations.append(f"an order to line {frame.line} came while disarmed")
     safe = True
     for event in events(evidence.log):
@@ -274,6 +308,7 @@ def _look_for_acks(evidence: Evidence, logged: Sequence[TriggerEvent], verdict: 
         _was_cut_off(evidence)
         or bool(_lost_by_disk(evidence))
         or re.search("NOT CONFIRMED low|output-failed: ", _details(logged)) is not None
+        or "the driver came apart" in _record(evidence)  # which may end control in mid-turn
     )
     answers = Counter(m.command_id for m in evidence.log if isinstance(m, Ack))
     asked: dict[str, list[int]] = {}
@@ -336,15 +371,21 @@ def _wrong_record(evidence: Evidence) -> Iterator[str]:
 
 
 def _fits(evidence: Evidence, outcome: Outcome) -> bool:
-    if evidence.exit_code != outcome.code:
-        return False
+    killed_late = evidence.exit_code == KILLED and evidence.manifest.get("ended") is True
     said = _record(evidence)
+    # Its supervisor was killed when all was done and on record.
+    if evidence.exit_code != outcome.code and not killed_late:
+        return False
     if outcome.code == 0 and said.strip():
         return False
     if not re.search(outcome.says, said):
         return False
     # A supervisor that was killed, or had no room on the disk, has left the manifest of the start.
-    ended = outcome.code >= 0 and not re.search("cannot write .*manifest.json", said)
+    if killed_late and not outcome.says and evidence.manifest["problems"]:
+        return False
+    ended = killed_late or (
+        outcome.code >= 0 and not re.search("cannot write .*manifest.json", said)
+    )
     if evidence.manifest.get("ended") is not ended:
         return False
     details = _details(events(evidence.log))

@@ -10,6 +10,7 @@ Which deadline holds for a line when a fault strikes:
 * a lost camera, a frozen picture, dead or stopped inference: ``max_pose_gap_ms`` after the last
   pose within the budget, for lines that a level holds. Control keeps it, so it adds at most the
   watchdog: had control been held up for longer, the board would have dropped the lines.
+* stop-input: 50 us after the contact opened, whatever the host does.
 * lost tracking (camera-black): with the first pose that does not show the keypoint.
 """
 
@@ -44,6 +45,9 @@ class Target(Protocol):
 
     def disk(self) -> Path:
         """Return the small disk that the run's folder is on."""
+
+    def drive(self, order: str) -> None:
+        """Drive a pin of the board, as emulator/inputs.c describes."""
 
 
 Injection = Callable[[Target, random.Random], None]
@@ -205,7 +209,10 @@ def _plugin_kinds() -> list[Kind]:
         Kind(
             "trigger-hang",
             _cue("trigger"),
-            (Outcome(1, "control hung in 'bad'"),),
+            (
+                Outcome(1, "control hung in 'bad'"),
+                Outcome(-signal.SIGKILL, "control hung, and its supervisor is gone"),
+            ),
             {"trigger": "hang"},
             seconds=6.0,
         ),
@@ -213,7 +220,11 @@ def _plugin_kinds() -> list[Kind]:
             Kind(
                 f"output-raise-{call}",
                 _cue("output"),
-                (Outcome(1, "control: RuntimeError: the driver came apart"),),
+                (
+                    Outcome(1, "control: RuntimeError: the driver came apart"),
+                    # Where the supervisor is killed as well, it is left to say so itself.
+                    Outcome(-signal.SIGKILL, "RuntimeError: the driver came apart"),
+                ),
                 {"output": f"raise {call}"},
             )
             for call in _EVERY_CALL
@@ -222,7 +233,10 @@ def _plugin_kinds() -> list[Kind]:
             Kind(
                 f"output-hang-{call}",
                 _cue("output"),
-                (Outcome(1, "control (hung|did not end when asked, and was killed)"),),
+                (
+                    Outcome(1, "control (hung|did not end when asked, and was killed)"),
+                    Outcome(-signal.SIGKILL, "control hung, and its supervisor is gone"),
+                ),
                 {"output": f"hang {call}"},
                 seconds=6.0,
             )
@@ -245,6 +259,11 @@ def _was_reset(why: str) -> Outcome:
 _BOARD: Final = [
     Kind("board-unplug", _signal("board", signal.SIGUSR2), (_GONE,)),
     Kind("board-hang", _signal("board", signal.SIGUSR1), (_was_reset("its firmware hung"),)),
+    Kind(
+        "stop-input",
+        lambda target, _draw: target.drive("D2 z"),
+        (Outcome(0, "", ("estop: input stop of output board", "stopped: outputs safe")),),
+    ),
     Kind("board-reset", _signal("board", signal.SIGALRM), (_was_reset("reset button"),)),
 ]
 

@@ -34,8 +34,11 @@ folder = "{runs}"
 type = "ttl"
 port = "{port}"
 watchdog_ms = {watchdog_ms}
+stop_input = "closed-is-well"
 lines.laser = {{ pin = 0, max_on_ms = {laser_ms} }}
 lines.led = {{ pin = 3, max_on_ms = {led_ms} }}
+lines.dimmer = {{ pin = 1, max_on_ms = {led_ms}, levels = true }}
+lines.shutter = {{ pin = 5, max_on_ms = 50.0, dose_ms = {dose_ms}, dose_window_s = 0.5 }}
 lines.valve = {{ pin = 6, max_on_ms = {valve_ms}, refractory_ms = 5.0 }}
 lines.spare = {{ pin = 7, max_on_ms = 2000.0 }}
 
@@ -57,6 +60,19 @@ type = "fault_plugins:Blink"
 on = {tick}
 pulse_ms = {pulse_ms}
 output = "board.valve"
+
+[triggers.burst]
+type = "fault_plugins:Blink"
+on = {burst}
+pulse_ms = {burst_ms}
+train = {{ count = 4, period_ms = {burst_period_ms} }}
+output = "board.shutter"
+
+[triggers.fade]
+type = "fault_plugins:Fade"
+on = {blink_off}
+off = {blink_on}
+output = "board.dimmer"
 {bad_trigger}"""
 _BAD_TRIGGER: Final = """
 [triggers.bad]
@@ -85,8 +101,8 @@ output = "bad.lamp"
 """
 
 #: The lines of the rig's board, and those of them that levels hold, not pulses.
-PINS: Final = {"laser": 0, "led": 3, "valve": 6, "spare": 7}
-LEVELS: Final = frozenset({0, 3, 7})
+PINS: Final = {"laser": 0, "dimmer": 1, "led": 3, "shutter": 5, "valve": 6, "spare": 7}
+LEVELS: Final = frozenset({0, 1, 3, 7})
 #: Index of the keypoint that holds the laser: the model's "tailbase".
 TRACKED: Final = 4
 
@@ -117,6 +133,10 @@ class Plan:
     blink_off: int
     tick: int
     pulse_ms: float
+    burst: int
+    burst_ms: float
+    burst_period_ms: float
+    dose_ms: float
     spare_ms: int = 2000
 
     @property
@@ -132,7 +152,14 @@ class Plan:
     @property
     def longest_ms(self) -> dict[int, float]:
         """The longest on-time of each pin."""
-        return {0: self.laser_ms, 3: self.led_ms, 6: self.valve_ms, 7: self.spare_ms}
+        return {
+            0: self.laser_ms,
+            1: self.led_ms,
+            3: self.led_ms,
+            5: 50.0,
+            6: self.valve_ms,
+            7: self.spare_ms,
+        }
 
     def needs(self, what: str) -> bool:
         """Return whether one of the faults needs something of the rig."""
@@ -185,4 +212,8 @@ def make_plan(seed: int, name: str | None = None) -> Plan:
         blink_off=draw.randint(1, 20),
         tick=draw.randint(1, 8),
         pulse_ms=round(draw.uniform(0.1, valve_ms), 3),
+        burst=draw.randint(5, 30),
+        burst_ms=round(draw.uniform(0.1, 10.0), 3),
+        burst_period_ms=round(draw.uniform(10.1, 100.0), 3),
+        dose_ms=round(draw.uniform(45.0, 200.0), 3),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from chip_log import Edge, Frame, Note, read_edges, read_wire
+from chip_log import Edge, Frame, Note, read_edges, read_stops, read_wire
 from fault_plan import Plan
 
 from rtpose.bus import Subscriber
@@ -142,6 +142,7 @@ class FaultRig:
         self.pids: Mapping[str, int] = {}
         self._port = folder / "board.tty"
         self._edges, self._wire = folder / "edges.log", folder / "wire.log"
+        self._inputs, self._input_log = folder / "inputs", folder / "inputs.log"
         self._shared: set[Path] = set()
         self._mounted = False
         self._rig: subprocess.Popen[str] | None = None
@@ -151,6 +152,11 @@ class FaultRig:
     def disk(self) -> Path:
         """Return the small disk that the run's folder is on."""
         return self.folder / "disk"
+
+    def drive(self, order: str) -> None:
+        """Drive a pin of the board, as emulator/inputs.c describes."""
+        with self._inputs.open("w") as fifo:
+            fifo.write(order + "\n")
 
     # ------------------------------------------------------------------------------------- a run
 
@@ -204,6 +210,7 @@ class FaultRig:
 
     def _start_board(self) -> None:
         command = [EMULATOR, FIRMWARE, self._port, self._edges, "--wire-log", self._wire]
+        command += ["--inputs", self._inputs, "--input-log", self._input_log]
         self._board = subprocess.Popen(
             [*map(str, command), "--max-seconds", str(_BOARD_LIFE_S), "--realtime"],
             stdout=subprocess.PIPE,
@@ -212,6 +219,7 @@ class FaultRig:
         if self._board.stdout is None or not self._board.stdout.readline().startswith(b"ready "):
             raise RuntimeError("the emulated board did not start; is it built? (make hardware)")
         self.pids = {"board": self._board.pid}
+        self.drive("D2 0")  # the contact of the stop input is closed
 
     def _strike(self) -> None:
         draw = random.Random(self.plan.seed)
@@ -322,6 +330,7 @@ class FaultRig:
         evidence.stderr = self._words("stderr")
         evidence.edges = read_edges(self._edges)
         evidence.frames, evidence.board = read_wire(self._wire)
+        evidence.board += read_stops(self._input_log)
         manifest = self._manifest_file()
         if manifest is not None:
             evidence.manifest = json.loads(manifest.read_text())
