@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from rtpose.errors import MessageError
-from rtpose.messages import Pose
+from rtpose.messages import MAX_PAYLOAD_BYTES, Pose
 from rtpose.run_log import FileWriter
 
 _MARK: Final = b"PLG1"
@@ -75,15 +75,16 @@ def read_poses(path: Path) -> Iterator[TakenPose]:
     with path.open("rb") as file:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             mark, length = _HEAD.unpack(head)
-            if mark != _MARK:
-                raise MessageError(f"{path}: no record at byte {file.tell() - _HEAD.size}")
+            where = f"{path}: at byte {file.tell() - _HEAD.size}"
+            if mark != _MARK or length > MAX_PAYLOAD_BYTES:
+                raise MessageError(f"{where}: no record of a pose")
             body = file.read(length)
             if len(body) < length:
                 return
-            yield _unpack(path, body)
+            yield _unpack(where, body)
 
 
-def _unpack(path: Path, body: bytes) -> TakenPose:
+def _unpack(where: str, body: bytes) -> TakenPose:
     try:
         receive_ns, records, count = _FIXED.unpack_from(body)
         at, decided = _FIXED.size, []
@@ -91,6 +92,6 @@ def _unpack(path: Path, body: bytes) -> TakenPose:
             end = at + 1 + body[at]
             decided.append((body[at + 1 : end].decode(), *_DECIDED.unpack_from(body, end)))
             at = end + _DECIDED.size
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise MessageError(f"{path}: a damaged record: {error}") from error
-    return TakenPose(Pose.unpack(body[at:]), receive_ns, records, decided)
+        return TakenPose(Pose.unpack(body[at:]), receive_ns, records, decided)
+    except (struct.error, IndexError, UnicodeDecodeError, MessageError) as error:
+        raise MessageError(f"{where}: a damaged record: {error}") from error

@@ -16,7 +16,6 @@ the animal would have done if something else had been sent.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final
 
 from rtpose.actuators import Actuator
@@ -161,7 +160,9 @@ class _Replay:
     # ------------------------------------------------------------------------- what comes in
 
     def _take_pose(self, taken: TakenPose) -> None:
-        self._advance(taken.receive_ns)
+        event = self._next_event()
+        in_record = event is not None and event.decide_ns == taken.receive_ns
+        self._advance(taken.receive_ns, in_record=in_record)
         seq = taken.pose.seq
         self._lost_poses += 0 if self._last_seq is None else max(0, seq - self._last_seq - 1)
         self._last_seq = seq
@@ -208,10 +209,18 @@ class _Replay:
         if reasons and not self._exact:
             self._notes.append(f"request {request.action!r} was refused: {'; '.join(reasons)}")
 
+    def _next_event(self) -> TriggerEvent | None:
+        """Return the first event of the record that comes later."""
+        messages = self._record.messages
+        for index in range(self._taken, len(messages)):
+            message = messages[index]
+            if isinstance(message, TriggerEvent):
+                return message
+        return None
+
     def _failure_to_arm(self) -> str:
         """Return why an output did not arm, from what follows the request; empty if all did."""
-        following = islice(self._record.messages, self._taken, None)
-        event = next((m for m in following if isinstance(m, TriggerEvent)), None)
+        event = self._next_event()
         return event.detail if event is not None and event.kind == "disarmed" else ""
 
     def _take_event(self, event: TriggerEvent) -> None:
@@ -225,21 +234,34 @@ class _Replay:
         elif event.kind == "disarmed" and event.detail.startswith(CANNOT_WRITE):
             self._advance(event.decide_ns)
             self._engine.disarm(event.detail, event.decide_ns)
-        elif self._exact and not self._is_known(event):
-            of_the_clock = event.frame_id is None and not event.asked
-            if of_the_clock and not self._failed:
-                self._tick(event.decide_ns)
+        elif _is_of_the_clock(event):
+            self._let_the_clock_turn(event)
+        elif self._exact:
+            self._is_known(event)
+
+    def _let_the_clock_turn(self, event: TriggerEvent) -> None:
+        at_ns = event.decide_ns
+        if not self._exact and at_ns > self._ticked_ns:
+            self._advance(at_ns, in_record=True)
+            self._tick(at_ns)
+        if self._exact and not self._is_known(event) and not self._failed:
+            self._tick(at_ns)
             self._is_known(event)
 
     # ------------------------------------------------------------------------------ the clock
 
-    def _advance(self, at_ns: int) -> None:
-        """Let happen what control's own clock would have, up to a time."""
+    def _advance(self, at_ns: int, *, in_record: bool = False) -> None:
+        """Let happen what control's own clock would have, up to a time.
+
+        If the clock brought something about at that very time in the record, control had not looked
+        for a turn: so nothing is done just before.
+        """
         self._answers.now_ns = at_ns
         if not self._exact:
-            while self._engine.armed and self._ticked_ns + _TURN_NS < at_ns:
+            end_ns = at_ns - _TURN_NS if in_record else at_ns
+            while self._engine.armed and self._ticked_ns + _TURN_NS < end_ns:
                 self._tick(self._ticked_ns + _TURN_NS)
-            self._ticked_ns = at_ns
+            self._ticked_ns = max(self._ticked_ns, end_ns)
         self._deliver(at_ns)
         self._answers.now_ns = at_ns
 
@@ -275,6 +297,11 @@ class _Replay:
         if left > 1:
             self._unmatched[key] = left - 1
         return left > 0
+
+
+def _is_of_the_clock(event: TriggerEvent) -> bool:
+    """Return whether neither a pose nor a client brought it about."""
+    return event.frame_id is None and not event.asked
 
 
 def _time_ns(message: AnyMessage) -> int:

@@ -520,9 +520,16 @@ def changed(record: RunRecord, name: str, **values: Any) -> Replayed:
     return replay(record, replace(record.rig, triggers={**record.rig.triggers, name: entry}))
 
 
-def test_a_rig_that_is_the_same_does_the_same(tmp_path: Path) -> None:
-    record = a_run(tmp_path)
-    for row in by_trigger(*_both(replay(record, record.rig))):
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_rig_that_is_the_same_does_the_same(tmp_path: Path, experiment: str) -> None:
+    places_px = ([5.0] * 4 + [45.0] * 4) * 6
+    visits = [do for x_px in places_px for do in (wait(3), wait(3), ("pose", 3_000, x_px))]
+    pauses = [wait(4), wait(4), wait(3), ("pose", 500, 5.0), wait(3), ("ask", "trial")]
+    rehearsal = Rehearsal(tmp_path, ("pulse", "level", "chance", "yoked"), experiment)
+    record = rehearsal.perform([("ready",), *visits, *pauses * 10])
+    result = replay(record, record.rig)
+    assert list(result.replayed) == list(result.recorded)
+    for row in by_trigger(*_both(result)):
         assert row.recorded == row.replayed == row.common > 0
 
 
