@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 RUNS := $(VENV)/.runs
 DEVELOPS := $(VENV)/.develops
-APT_PACKAGES := gcc libc6-dev gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 libglib2.0-0
+APT_PACKAGES := gcc libc6-dev gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 libglib2.0-0 \
+	avrdude arduino-core-avr
 
-.PHONY: demo test bench lint fix hardware clients clean help
+.PHONY: demo test bench faults lint fix hardware clients clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +44,9 @@ clients:
 
 bench: $(DEVELOPS) hardware ## every benchmark, with its figures
 	$(BIN)/python -m benchmarks
+
+faults: $(DEVELOPS) hardware ## break a running rig in every way, 200 times (half an hour)
+	$(BIN)/python tests/faults/run.py --runs 200
 
 lint: $(DEVELOPS) ## style, types, import contracts
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "system": platform(terse=True),
         "python": python_version(),
-        **{name: version(name) for name in ("numpy", "numba", "opencv-python")},
+        **{name: version(name) for name in ("numpy", "numba")},
         "onnxruntime": _onnxruntime_version(),
     }
 

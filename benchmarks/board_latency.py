@@ -4,7 +4,9 @@
 
 The board is the firmware on an emulated ATmega328P in real time, behind a pty. ``wire`` is what the
 bytes of the two frames take at 1 Mbaud, ten bits each: the least that is possible. A real board
-has a USB bridge in between, which adds its polling interval.
+has a USB bridge in between, which adds its polling interval. ``stamp to pin`` is how wrong the
+board's stamps are on the host's clock: against the emulator's own time of the edge, which is late
+itself whenever the emulator is held up.
 """
 
 import random
@@ -19,10 +21,10 @@ import numpy as np
 from benchmarks import summary_us, table
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.errors import OutputError
-from rtpose.interfaces import LineConfig
 from rtpose.loop import go_realtime
 from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
+from rtpose_hardware.board_settings import BoardLine
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
 
 _COMMANDS = 2000
@@ -30,13 +32,14 @@ _RATE_HZ = 200.0
 _WIDTH_US = 1000
 _WAIT_S = 0.001
 _DENSE_PULSES = 4000
+_CLOCK_KNOWN = 400  # commands, until the board's clock was compared for two seconds
 _CYCLES_PER_US = 16
 
 Edge = tuple[int, int, int, int]  # ns, cycle, line, level
 
 
 def _open(folder: Path) -> EmulatedTtlOutput:
-    lines = {f"line{pin}": LineConfig(pin=pin, max_on_ms=10) for pin in range(protocol.LINES)}
+    lines = {f"line{pin}": BoardLine(pin=pin, max_on_ms=10) for pin in range(protocol.LINES)}
     board = EmulatedTtlOutput(
         EmulatedTtlOutput.Config(lines=lines, watchdog_ms=1000, edge_log=str(folder / "edges.log"))
     )
@@ -82,10 +85,12 @@ def _latency() -> dict[str, Any]:
             _collect(board, acks, number + 1)
             if number % 10 == 0:
                 board.beat()  # it is answered long before the next command
+        facts = board.facts()
         board.close()
-        rises_ns = [edge[0] for edge in _edges(folder) if edge[3]]
+        rises_ns = np.array([edge[0] for edge in _edges(folder) if edge[3]])
     moved = [ack for ack in acks if ack.ok]
     called_ns = called_ns[[ack.command_id for ack in moved]]
+    stamps_ns = np.array([ack.device_ns for ack in moved], np.int64)
     frame = protocol.order(protocol.Request.PULSE, 0, 0, _WIDTH_US)
     answer = protocol.encode(bytes(6))
     return {
@@ -95,6 +100,8 @@ def _latency() -> dict[str, Any]:
         "send": summary_us(np.array([ack.command_ns for ack in moved]) - called_ns),
         "send to pin": summary_us(np.array(rises_ns) - called_ns),
         "send to ack": summary_us(np.array([ack.ack_ns for ack in moved]) - called_ns),
+        "stamp to pin": summary_us(np.abs(stamps_ns - rises_ns)[_CLOCK_KNOWN:]),
+        "clock": {name: value for name, value in facts.items() if name.startswith("clock_")},
     }
 
 
@@ -144,8 +151,14 @@ def show(result: Mapping[str, Any]) -> None:
         print(f"not measured: {result['not_measured']}")
         return
     latency = result["latency_us"]
-    rows = {name: row for name, row in latency.items() if isinstance(row, dict)}
+    rows = {n: row for n, row in latency.items() if isinstance(row, dict) and n != "clock"}
     table("us", rows, ["min", "p50", "p95", "p99", "p99.9", "max"])
+    clock = latency["clock"]
+    print(
+        f"\nclock: drift {clock['clock_drift_ppm']:g} +- {clock['clock_drift_error_ppm']:g} ppm, "
+        f"residual {clock['clock_residual_us']:g} us, a stamp is wrong by at most "
+        f"{clock['clock_uncertainty_us']:g} us, {clock['clock_restarts']} restarts"
+    )
     widths = result["widths"]
     print(
         f"\n{widths['exact']} of {widths['pulses']} pulses on {protocol.LINES} lines at once exact "

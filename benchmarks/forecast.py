@@ -54,10 +54,12 @@ MODELS: Final[tuple[Literal["constant-velocity", "constant-acceleration"], ...]]
     "constant-acceleration",
 )
 METHODS = ("last pose", "last two", *MODELS)
+_SHOWN = ("last pose", "constant-velocity")
 LIVE_MS = 20.0
 #: Radius of the circle that holds 95 % of a round Gaussian, in standard deviations per axis.
 RADIUS_95 = 2.4477
 KEYPOINTS, ROUNDS, REPEATS = 30, 200, 10
+TARGET_US: Final = 50.0
 
 F64 = NDArray[np.float64]
 
@@ -352,6 +354,7 @@ def run() -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
     table(f"update and forecast, {KEYPOINTS} keypoints, us", result["step_us"], list(PERCENTILES))
+    print(f"target: p50 under {TARGET_US:g} us for {KEYPOINTS} keypoints")
     if "skipped" in result:
         print(f"\n{result['skipped']}")
         return
@@ -386,6 +389,22 @@ def show(result: dict[str, Any]) -> None:
     reported = found["live_at_20_ms"]
     shown = {name: _rounded(reported[f"{name}_px"]) for name in ("last_pose", "forecast")}
     table(f"px as reported live, {LIVE_MS:g} ms ahead", shown, ["p50", "p95"])
+    print("\n" + as_markdown(errors))
+
+
+def as_markdown(errors: dict[str, Any]) -> str:
+    """Return the tables as one for README.md: last pose and forecast, against both stand-ins."""
+    shown = ("last pose", "forecast", "better by")
+    heads = [f"{kind}: {name}" for kind in ("estimated", "smoothed") for name in shown]
+    rows = [["acts after", *heads], ["---"] * (1 + len(heads))]
+    for horizon, row in errors.items():
+        cells = [horizon]
+        for kind in ("estimated", "smoothed"):
+            found = row[kind]
+            cells += [f"{found[name]['p50']:.2f} / {found[name]['p95']:.2f}" for name in _SHOWN]
+            cells.append(f"{found['better by']:.1f}")
+        rows.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, object]:

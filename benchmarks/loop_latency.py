@@ -2,7 +2,8 @@
 
     python -m benchmarks loop_latency
 
-A rig of its own runs at 256x256 with a trigger that fires on every pose. Before and after it, the
+A rig of its own runs at 256x256 with a trigger that fires on every pose, on every provider that
+works here. Before and after it, the
 same model runs alone in this process at the same pace: what the loop adds is the difference. The
 board is the firmware on an emulated chip, so its serial line and its interrupt code are part of the
 figure, and it needs a core of its own while it answers.
@@ -20,7 +21,8 @@ from benchmarks.estimator_overhead import resized
 from rtpose.cameras.synthetic import SyntheticConfig
 from rtpose.clock import RateKeeper, now_ns
 from rtpose.config import load_rig
-from rtpose.estimator import Estimator
+from rtpose.errors import ProviderError
+from rtpose.estimator import Estimator, Provider
 from rtpose.interfaces import Decision, Settings, Trigger
 from rtpose.loop import go_realtime
 from rtpose.messages import Pose
@@ -42,6 +44,7 @@ rate_hz = {rate_hz}
 
 [model]
 path = "{model}"
+provider = "{provider}"
 min_confidence = 0.0
 
 [latency]
@@ -85,11 +88,11 @@ class EveryPose(Trigger):
         return Decision.FIRE
 
 
-def _bare(model: Path, seconds: float) -> list[int]:
+def _bare(model: Path, provider: Provider, seconds: float) -> list[int]:
     """Return the times of the bare network call, in nanoseconds, at the rig's pace."""
     arena = SyntheticConfig(width_px=256, height_px=256, rate_hz=_RATE_HZ).arena()
     frame = np.empty((256, 256), np.uint8)
-    estimator = Estimator(model, frame=(256, 256, 1))
+    estimator = Estimator(model, frame=(256, 256, 1), provider=provider)
     estimator.warm_up(20)
     pace = RateKeeper(_RATE_HZ)
     times_ns = []
@@ -103,9 +106,13 @@ def _bare(model: Path, seconds: float) -> list[int]:
     return times_ns
 
 
-def _loop(model: Path, folder: Path, seconds: float) -> Mapping[str, Mapping[str, float]]:
+def _loop(
+    model: Path, provider: Provider, folder: Path, seconds: float
+) -> Mapping[str, Mapping[str, float]]:
     rig_file = folder / "rig.toml"
-    rig_file.write_text(_RIG.format(rate_hz=_RATE_HZ, model=model, folder=folder))
+    rig_file.write_text(
+        _RIG.format(rate_hz=_RATE_HZ, model=model, provider=provider, folder=folder)
+    )
     rig = load_rig(rig_file)
     supervisor = Supervisor(rig)
     collector = Collector(rig, supervisor.card.keypoints())
@@ -122,15 +129,21 @@ def _loop(model: Path, folder: Path, seconds: float) -> Mapping[str, Mapping[str
         collector.close()
 
 
-def run() -> dict[str, Any]:
-    """Return percentiles, in microseconds, of the bare call and of the loop's stages."""
-    go_realtime(45)
+def _works(provider: Provider) -> bool:
+    try:
+        Estimator(_MODEL, frame=(256, 256, 1), provider=provider)
+    except ProviderError:
+        return False
+    return True
+
+
+def _measure(provider: Provider) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = resized(_MODEL, 256, 256, folder / "256.onnx")
-        before = _bare(model, _SECONDS / 2)
-        stages = _loop(model, folder, _SECONDS)
-        after = _bare(model, _SECONDS / 2)
+        before = _bare(model, provider, _SECONDS / 2)
+        stages = _loop(model, provider, folder, _SECONDS)
+        after = _bare(model, provider, _SECONDS / 2)
     bare = summary_us(np.array(before + after))
     return {
         "rate_hz": _RATE_HZ,
@@ -143,14 +156,17 @@ def run() -> dict[str, Any]:
     }
 
 
+def run() -> dict[str, Any]:
+    """Return percentiles, in microseconds, of the bare call and of the loop's stages."""
+    go_realtime(45)
+    providers: tuple[Provider, ...] = ("cpu", "cuda")
+    return {provider: _measure(provider) for provider in providers if _works(provider)}
+
+
 def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    rows = {"bare session.run": result["bare_session_run_us"], **result["stages_us"]}
-    rounded = {name: {p: round(v) for p, v in row.items()} for name, row in rows.items()}
-    table(f"at {result['rate_hz']:g} frames/s, us", rounded, [*PERCENTILES, "n"])
-    for name in ("arrival_to_ack_minus_bare_p50_us", "arrival_to_publish_minus_infer_p50_us"):
-        print(f"{name}: {result[name]:.0f}")
-
-
-if __name__ == "__main__":
-    show(run())
+    """Print a table for each provider."""
+    for provider, measured in result.items():
+        rows = {"bare session.run": measured["bare_session_run_us"], **measured["stages_us"]}
+        rounded = {name: {p: round(v) for p, v in row.items()} for name, row in rows.items()}
+        title = f"{provider}, at {measured['rate_hz']:g} frames/s, us"
+        table(title, rounded, [*PERCENTILES, "n"])

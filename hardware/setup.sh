@@ -17,6 +17,11 @@ has_libgl() {
     PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q 'libGL\.so\.1'
 }
 
+# What the tests of uploads need: the tool, and real boot loaders to upload to.
+has_uploads() {
+    command -v avrdude >/dev/null && [ -d /usr/share/arduino/hardware/arduino/avr/bootloaders ]
+}
+
 missing_packages() {
     if ! command -v dpkg-query >/dev/null; then
         echo "$@"
@@ -47,7 +52,7 @@ install() {
             >/dev/null
 }
 
-up_to_date && has_libgl && exit 0
+up_to_date && has_libgl && has_uploads && exit 0
 
 command -v cc >/dev/null || set -- "$@" gcc libc6-dev
 

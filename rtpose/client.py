@@ -1,4 +1,4 @@
-"""What a rig controller imports: `PoseStream` to follow the animal, `Commands` to steer the rig.
+"""What a rig controller imports: `PoseStream` and `EventStream` to follow, `Commands` to steer.
 
 from rtpose.client import PoseStream
 
@@ -18,8 +18,17 @@ from numpy.typing import NDArray
 
 from rtpose.bus import Requester, Subscriber, public_key
 from rtpose.clock import now_ns
-from rtpose.errors import NoReplyError
-from rtpose.messages import AnyMessage, Pose, Reply, Request, Status
+from rtpose.errors import InputError, MessageError, NoReplyError
+from rtpose.messages import (
+    Ack,
+    AnyMessage,
+    InputEvent,
+    Pose,
+    Reply,
+    Request,
+    Status,
+    TriggerEvent,
+)
 from rtpose.skeleton import Skeleton
 
 #: A publisher sends its status at once to a new subscriber, and every second.
@@ -217,8 +226,79 @@ class PoseStream:
         self.close()
 
 
+class EventStream:
+    """What a running rig decides, sends, and is answered, as an iterator.
+
+    Parameters
+    ----------
+    endpoint : str
+        The rig's event endpoint.
+    server_key_file : Path, optional
+        Certificate with the rig's public key, if the rig encrypts.
+
+    Attributes
+    ----------
+    lost : int
+        Events that this client missed, seen by jumps in ``seq``.
+    run : str or None
+        Id of the run that the last of them came from: another one means that the rig was restarted.
+    """
+
+    def __init__(
+        self, endpoint: str = "tcp://127.0.0.1:5561", *, server_key_file: Path | None = None
+    ) -> None:
+        key = None if server_key_file is None else public_key(server_key_file)
+        self._subscriber = Subscriber([endpoint], ["event", "ack", "input", "status.control"], key)
+        self._seq = -1
+        self.lost = 0
+        self.run: str | None = None
+
+    @property
+    def malformed(self) -> int:
+        """Messages dropped because they are not of this schema version."""
+        return self._subscriber.malformed
+
+    def receive(self, timeout_s: float) -> TriggerEvent | Ack | InputEvent | Status | None:
+        """Return what comes next, or None if nothing came in time.
+
+        A `TriggerEvent` for what the rig decided, an `Ack` for an output's answer, an `InputEvent`
+        for what happened at an output's inputs, and every second a `Status`.
+        """
+        message = self._subscriber.receive(timeout_s)
+        if not isinstance(message, TriggerEvent | Ack | InputEvent | Status):
+            return None
+        if message.run != self.run:
+            self.run, self._seq = message.run, -1
+        if isinstance(message, TriggerEvent):
+            if self._seq >= 0:
+                self.lost += max(0, message.seq - self._seq - 1)
+            self._seq = message.seq
+        return message
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._subscriber.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
 class Commands:
     """Steers a running rig.
+
+    Every method returns the rig's `Reply`: ``ok``, its ``state`` (``armed``, ``disarmed``, or
+    ``stopped`` after an emergency stop), every reason in ``reasons`` if it refused, and in
+    ``status`` what ``status.control`` says. One that raises `NoReplyError` may have been carried
+    out all the same, unless no rig was there: ask for the `status`. Not for use by several threads
+    at once; a thread may have `Commands` of its own.
+
+    with Commands() as commands:
+        reply = commands.arm()
+        if not reply.ok:
+            print(reply.reasons)
 
     Parameters
     ----------
@@ -228,6 +308,13 @@ class Commands:
         Certificate with the rig's public key, if the rig encrypts.
     timeout_s : float
         How long to wait for each answer.
+
+    Raises
+    ------
+    NoReplyError
+        From every method, if no answer came in time.
+    InputError
+        From every method, if what it was given makes no request.
     """
 
     def __init__(
@@ -242,24 +329,69 @@ class Commands:
         self._timeout_s = timeout_s
 
     def status(self) -> Reply:
-        """Return the rig's state and what would hinder arming."""
-        return self._requester.ask(Request(action="status"), self._timeout_s)
+        """Return the rig's state, and in ``reasons`` what would hinder arming."""
+        return self._ask("status")
 
     def arm(self) -> Reply:
-        """Let triggers reach the outputs; the reply's ``reasons`` say why if it is refused."""
-        return self._requester.ask(Request(action="arm"), self._timeout_s)
+        """Let triggers reach the outputs, and begin a session with its first trial."""
+        return self._ask("arm")
 
     def disarm(self) -> Reply:
-        """Make every output safe and keep it so."""
-        return self._requester.ask(Request(action="disarm"), self._timeout_s)
+        """Make every output safe and keep it so until `arm`."""
+        return self._ask("disarm")
+
+    def emergency_stop(self) -> Reply:
+        """Make every output safe; arming is refused until `release`."""
+        return self._ask("estop")
+
+    def release(self) -> Reply:
+        """Allow arming again after an emergency stop."""
+        return self._ask("release")
 
     def start_trial(self) -> Reply:
-        """Begin a trial: triggers with ``once_per_trial`` may act again."""
-        return self._requester.ask(Request(action="trial"), self._timeout_s)
+        """Begin the next trial: triggers with ``once_per_trial`` may act again."""
+        return self._ask("trial")
+
+    def end_trial(self) -> Reply:
+        """End the trial: until the next one, triggers decide and are recorded, but do not act."""
+        return self._ask("end-trial")
+
+    def fire(self, line: str, width_ms: float) -> Reply:
+        """Give one pulse on a line, within its limits; the rig must be armed.
+
+        Parameters
+        ----------
+        line : str
+            ``"<output>.<line>"``, e.g. ``"board.valve"``.
+        width_ms : float
+        """
+        return self._ask("fire", line=line, width_ms=width_ms)
+
+    def set_parameter(self, trigger: str, key: str, value: object) -> Reply:
+        """Change a setting of a trigger until the run ends; the trigger begins anew.
+
+        Parameters
+        ----------
+        trigger : str
+            Its name in the rig file.
+        key : str
+            One of the settings in ``[triggers.<name>]`` that belong to its type.
+        value : object
+            What the rig file could say there: number, text, bool, list, dict; None for a setting
+            that may be absent.
+        """
+        return self._ask("set", trigger=trigger, key=key, value=value)
 
     def stop(self) -> Reply:
         """Make every output safe and end the run."""
-        return self._requester.ask(Request(action="stop"), self._timeout_s)
+        return self._ask("stop")
+
+    def _ask(self, action: str, **fields: object) -> Reply:
+        try:
+            request = Request.from_wire({"action": action, **fields})
+        except MessageError as error:
+            raise InputError(f"{action}: {error}") from error
+        return self._requester.ask(request, self._timeout_s)
 
     def close(self) -> None:
         """Let go of the connection."""

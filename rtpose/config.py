@@ -1,6 +1,7 @@
 """Reads rig.toml into a `Rig`; every problem in it at once."""
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -12,25 +13,44 @@ from pydantic import BaseModel, ValidationError
 
 from rtpose import plugins
 from rtpose.errors import ConfigError, InputError, Problem
-from rtpose.interfaces import IDENTIFIER_PATTERN, Camera, Output, OutputSettings, Settings, Trigger
-from rtpose.rig import (
+from rtpose.interfaces import (
+    IDENTIFIER_PATTERN,
+    Camera,
+    LineConfig,
+    Output,
+    OutputSettings,
+    Settings,
+    Trigger,
+)
+from rtpose.messages import MAX_TRAIN_US
+from rtpose.rig import CameraEntry, OutputEntry, Rig, TriggerEntry
+from rtpose.rig_tables import (
     ArenaTable,
     CameraCommon,
-    CameraEntry,
+    ExperimentTable,
+    ForecastTable,
     LatencyTable,
     ModelTable,
     OutputCommon,
-    OutputEntry,
     RecordingTable,
-    Rig,
     StreamTable,
     TriggerCommon,
-    TriggerEntry,
 )
 
 M = TypeVar("M", bound=BaseModel)
 
-_TABLES = ("cameras", "model", "stream", "latency", "arena", "recording", "outputs", "triggers")
+_TABLES = (
+    "cameras",
+    "model",
+    "stream",
+    "latency",
+    "arena",
+    "forecast",
+    "experiment",
+    "recording",
+    "outputs",
+    "triggers",
+)
 
 
 def load_rig(path: Path) -> Rig:
@@ -51,6 +71,27 @@ def load_rig(path: Path) -> Rig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), f"is not TOML: {error}")]) from error
     return _Reader(path, data).read()
+
+
+def load_settings(path: Path) -> Rig:
+    """Read the ``settings.json`` that a run left in its folder.
+
+    Nothing is bound with it, so ``[stream]`` is left at its defaults: its key may be gone.
+
+    Raises
+    ------
+    ConfigError
+        If that is no such file, or a plug-in or file that it names is not there any more.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"cannot be read: {error.strerror}")]) from error
+    except ValueError as error:
+        raise ConfigError([Problem(str(path), f"is not JSON: {error}")]) from error
+    if not isinstance(data, dict):
+        raise ConfigError([Problem(str(path), "is not the settings of a run")])
+    return _Reader(path, {**data, "stream": {}}).read()
 
 
 def _fields_at(table: type[BaseModel], path: tuple[int | str, ...]) -> tuple[str, ...]:
@@ -78,7 +119,8 @@ class _Reader:
     def __init__(self, path: Path, data: dict[str, Any]) -> None:
         self._path = path
         self._data = data
-        self._context = {"folder": path.parent}
+        # Absolute, so that the settings which a run leaves behind name the same files.
+        self._context = {"folder": path.parent.absolute()}
         self._problems: list[Problem] = []
 
     def read(self) -> Rig:
@@ -89,6 +131,8 @@ class _Reader:
         stream = self._table("stream", StreamTable)
         latency = self._table("latency", LatencyTable)
         arena = self._table("arena", ArenaTable)
+        forecast = self._table("forecast", ForecastTable)
+        experiment = self._table("experiment", ExperimentTable)
         recording = self._table("recording", RecordingTable)
         cameras = self._entries("cameras", CameraCommon)
         outputs = self._entries("outputs", OutputCommon)
@@ -115,7 +159,9 @@ class _Reader:
             self._check_lines(output)
         for trigger in trigger_entries.values():
             self._check_target(trigger, output_entries)
-        if self._problems or not (model and stream and latency and arena and recording):
+        if self._problems or not (
+            model and stream and latency and arena and forecast and experiment and recording
+        ):
             raise ConfigError(self._problems)
         return Rig(
             self._path,
@@ -124,6 +170,8 @@ class _Reader:
             stream,
             latency,
             arena,
+            forecast,
+            experiment,
             recording,
             output_entries,
             trigger_entries,
@@ -246,10 +294,44 @@ class _Reader:
             known = ", ".join(f"{output_name}.{n}" for n in outputs[output_name].settings.lines)
             self._problem(f"{key}.output", f"no line {trigger.common.output!r}", f"lines: {known}")
             return
-        pulse_ms = trigger.common.pulse_ms
-        if pulse_ms is not None and pulse_ms > line.max_on_ms:
+        common = trigger.common
+        if common.pulse_ms is not None and common.pulse_ms > line.max_on_ms:
             self._problem(
                 f"{key}.pulse_ms",
-                f"{pulse_ms} is longer than {trigger.common.output} may be on",
+                f"{common.pulse_ms} is longer than {common.output} may be on",
                 f"at most its max_on_ms = {line.max_on_ms}",
+            )
+        if common.train is not None:
+            self._check_train(key, common, line, outputs[output_name])
+        if common.yoked_to is not None and not Path(common.yoked_to).is_file():
+            self._problem(f"{key}.yoked_to", f"no such file: {common.yoked_to}")
+
+    def _check_train(
+        self, key: str, common: TriggerCommon, line: LineConfig, output: OutputEntry
+    ) -> None:
+        train, pulse_ms = common.train, common.pulse_ms
+        if train is None or pulse_ms is None:
+            return
+        if not output.plugin.takes_trains:
+            self._problem(f"{key}.train", f"{output.common.type} outputs cannot time trains")
+        low_ms = train.period_ms - pulse_ms
+        if train.count > 1 and low_ms < line.refractory_ms:
+            self._problem(
+                f"{key}.train.period_ms",
+                f"leaves {low_ms:g} ms between pulses",
+                f"at least {common.output}'s refractory_ms = {line.refractory_ms:g}",
+            )
+        delay_us, period_us, width_us = (
+            round(ms * 1000) for ms in (train.delay_ms, train.period_ms, pulse_ms)
+        )
+        length_us = delay_us + (train.count - 1) * period_us + width_us
+        if length_us > MAX_TRAIN_US:
+            self._problem(
+                f"{key}.train", f"lasts {length_us / 1e6:g} s", f"at most {MAX_TRAIN_US / 1e6:g} s"
+            )
+        if line.dose_ms is not None and train.count * pulse_ms > line.dose_ms:
+            self._problem(
+                f"{key}.train",
+                f"is high for {train.count * pulse_ms:g} ms",
+                f"at most {common.output}'s dose_ms = {line.dose_ms:g}",
             )

@@ -1,41 +1,34 @@
-"""The control process: poses to decisions, decisions to commands, within the budget and limits.
+"""The control process: feeds the engine with poses, time, answers and requests, and records it all.
 
 It has its own clock: time limits, watchdog beats and requests are served whether or not poses come.
 Whatever ends it, the outputs are made safe first.
 """
 
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from rtpose.actuators import Actuator, Line
+from rtpose.actuators import Actuator
 from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
-from rtpose.errors import NotReadyError, OutputError, TriggerError
-from rtpose.interfaces import Decision
+from rtpose.engine import Engine
+from rtpose.errors import OutputError
+from rtpose.events import AT_THE_TERMINAL, CANNOT_WRITE, EventRecord
 from rtpose.loop import Loop, go_realtime
-from rtpose.messages import (
-    Command,
-    EventKind,
-    Pose,
-    Reply,
-    Request,
-    Status,
-    TriggerEvent,
-)
+from rtpose.messages import Pose, Reply, Request, Status, TriggerEvent
+from rtpose.pose_log import PoseLog
 from rtpose.readiness import Readiness
 from rtpose.rig import Rig
 from rtpose.run_log import RunLog
 from rtpose.skeleton import Skeleton
-from rtpose.trigger_runner import TriggerRunner
 
 _PRIORITY: Final = 55
 _WAIT_MS: Final = 5
 _STATUS_INTERVAL_NS: Final = 1_000_000_000
 #: Poses that are taken before the loop looks at its clock again.
 _POSES_PER_TURN: Final = 16
+#: Some quote what was asked for.
+_LONGEST_REASON: Final = 1000
 
 
 def control(
@@ -48,22 +41,27 @@ def control(
 ) -> None:
     """Decide and act until told to stop; then leave every output safe."""
     log = RunLog(run_folder / "events.jsonl")
+    poses = PoseLog(run_folder / "poses.bin") if rig.recording.poses else None
     readiness = Readiness(rig.latency, rate_hz)
-    body = Control(loop, rig, skeleton, log, readiness, DirectReceiver(from_inference))
+    body = Control(loop, rig, skeleton, log, poses, readiness, DirectReceiver(from_inference))
     try:
         # First, because threads inherit it: those of the sockets and of the serial port are on the
-        # way from pose to command too. The log's thread, which started before, is not.
+        # way from pose to command too. The logs' threads, which started before, are not.
         if rig.latency.realtime:
             loop.info["notes"] = list(go_realtime(_PRIORITY).notes)
         body.open()
         body.run()
     finally:
         body.close()
-        log.close()
+        try:
+            log.close()
+        finally:
+            if poses is not None:
+                poses.close()
 
 
 class Control:
-    """Triggers, limits and outputs of one rig."""
+    """The engine of one rig, with its sockets, its record and its clock."""
 
     def __init__(
         self,
@@ -71,6 +69,7 @@ class Control:
         rig: Rig,
         skeleton: Skeleton,
         log: RunLog,
+        pose_log: PoseLog | None,
         readiness: Readiness,
         poses: DirectReceiver,
     ) -> None:
@@ -78,27 +77,14 @@ class Control:
         self._rig = rig
         self._skeleton = skeleton
         self._log = log
+        self._pose_log = pose_log
         self._readiness = readiness
         self._poses = poses
-        self._budget_ns = round(rig.latency.budget_ms * 1e6)
         self._actuators: dict[str, Actuator] = {}
-        self._triggers: list[TriggerRunner] = []
-        self._overruns_in_a_row = 0
-        self._seq = 0
-        self._command_id = 0
-        self._armed = False
+        self._record = EventRecord(loop.run, round(rig.latency.budget_ms * 1e6), self._pass_on)
+        self._decided: list[tuple[str, int]] = []
         self._next_status_ns = 0
-        loop.counters.update(
-            poses=0,
-            events=0,
-            fires=0,
-            acks=0,
-            unconfirmed=0,
-            refused_by_output=0,
-            refusals=0,
-            overruns=0,
-            malformed=0,
-        )
+        loop.counters.update(events=0, malformed=0)
 
     # ------------------------------------------------------------------------------ start and end
 
@@ -109,11 +95,16 @@ class Control:
             self._loop.doing(f"opening output {name}".encode())
             self._actuators[name] = Actuator(entry)
             self._actuators[name].open()
-        for trigger_entry in self._rig.triggers.values():
-            actuator = self._actuators[trigger_entry.target[0]]
-            self._triggers.append(
-                TriggerRunner(trigger_entry, actuator, self._skeleton, self._rig.arena.scale)
-            )
+        self._engine = Engine(
+            self._rig,
+            self._skeleton,
+            self._actuators,
+            self._readiness,
+            self._record,
+            self._loop.counters,
+            self._decided_ns,
+            self._loop.doing,
+        )
         key = stream.curve_secret_key_file
         self._events = Publisher(
             stream.endpoint(stream.event_port), key, lambda: ("status.control", self._status())
@@ -129,20 +120,31 @@ class Control:
                 "outputs": {
                     name: {"device": actuator.info.device, **actuator.info.facts}
                     for name, actuator in self._actuators.items()
-                }
+                },
+                "seed": self._engine.seed,
             }
         )
-        self._tell("started", now_ns())
+        self._record.tell("started", now_ns(), detail=f"seed {self._engine.seed}")
         try:
             while self._loop.turn():
-                self._poller.wait(_WAIT_MS)
+                self._poller.wait(self._wait_ms())
                 self.turn()
         except OutputError as error:
-            self._tell("output-failed", now_ns(), detail=str(error))
+            self._record.tell("output-failed", now_ns(), detail=str(error))
             raise
+
+    def _wait_ms(self) -> int:
+        """Return how long to wait for something to come: no longer than until the next due time."""
+        next_ns = self._engine.next_ns
+        if next_ns is None:
+            return _WAIT_MS
+        return max(0, min(_WAIT_MS, (next_ns - now_ns()) // 1_000_000))
 
     def turn(self) -> None:
         """Work off what came, keep limits and beats, answer requests; never waits."""
+        if self._loop.estop_ordered:
+            self._loop.estop_ordered = False
+            self._engine.stop_at_once(AT_THE_TERMINAL, now_ns(), asked=True)
         for _ in range(_POSES_PER_TURN):
             message = self._poses.receive()
             if message is None:
@@ -151,20 +153,34 @@ class Control:
                 self._on_pose(message)
             elif isinstance(message, Status):
                 self._readiness.take_status(message)
-        self._keep_limits()
-        self._collect_acks()
+        self._engine.tick(now_ns())
+        self._collect()
         self._beat()
         self._requests.serve(self.answer)
         self._keep_house()
 
+    def _on_pose(self, pose: Pose) -> None:
+        receive_ns = now_ns()
+        records, self._decided = self._log.appended, []
+        try:
+            self._engine.on_pose(pose, receive_ns)
+        finally:  # the pose on which an output fails is the one to look at
+            if self._pose_log is not None:
+                self._pose_log.append(pose, receive_ns, records, self._decided)
+
+    def _decided_ns(self, trigger: str) -> int:
+        now = now_ns()
+        self._decided.append((trigger, now))
+        return now
+
     def close(self) -> None:
         """Make every output safe, then let go of everything."""
         for actuator in self._actuators.values():
-            actuator.make_safe()
+            actuator.make_safe(now_ns())
         unconfirmed = [name for name, a in self._actuators.items() if not a.is_safe]
         if hasattr(self, "_events"):
-            self._collect_last_acks()
-            self._tell(
+            self._collect_the_last()
+            self._record.tell(
                 "stopped",
                 now_ns(),
                 detail=f"NOT CONFIRMED low: {', '.join(unconfirmed)}"
@@ -178,183 +194,32 @@ class Control:
             if hasattr(self, name):
                 getattr(self, name).close()
 
-    # ------------------------------------------------------------------------------------- poses
+    # ------------------------------------------------------------------------------------ outputs
 
-    def _on_pose(self, pose: Pose) -> None:
-        receive_ns = now_ns()
-        self._loop.counters["poses"] += 1
-        for runner in self._triggers:
-            if runner.failure:
-                continue
-            self._loop.doing(runner.name.encode())
-            try:
-                decision = runner.update(pose)
-                if decision is Decision.NOTHING:
-                    continue
-                if not self._act(runner, decision, _Moment(pose, receive_ns, now_ns())):
-                    runner.refused()
-            except TriggerError as error:
-                self._disable(runner, error, _Moment(pose, receive_ns, now_ns()))
-        self._loop.doing(b"")
-        self._readiness.take_pose(pose, now_ns())
-
-    def _disable(
-        self, runner: TriggerRunner, error: TriggerError, moment: "_Moment | None" = None
-    ) -> None:
-        runner.failure = str(error)
-        runner.actuator.make_safe()
-        self._tell(
-            "trigger-failed",
-            now_ns(),
-            runner,
-            moment,
-            detail=f"{runner.failure}; disabled, output {runner.actuator.name} made safe",
-        )
-
-    def _tell_triggers(self, call: Callable[[TriggerRunner], None]) -> None:
-        """Call every trigger that works; one that raises is disabled."""
-        for runner in self._triggers:
-            if runner.failure:
-                continue
-            try:
-                call(runner)
-            except TriggerError as error:
-                self._disable(runner, error)
-
-    def _act(self, runner: TriggerRunner, decision: Decision, moment: "_Moment") -> bool:
-        """Do what a trigger wants; return False if that is refused."""
-        line = runner.line
-        holds = line.holder == runner.name
-        if decision is Decision.LOW:
-            runner.complaint = ""
-            line.used_up = line.used_up and not holds
-            if line.high_until_ns and holds:
-                self._switch_off(line, "the condition ended", runner, moment)
-            return True
-        if decision is Decision.HIGH and line.high_until_ns and holds:
-            return True  # it is high already
-        late = moment.decide_ns - moment.pose.start_ns > self._budget_ns
-        reason = self._refusal(runner, moment, late)
-        if reason is not None:
-            kind: EventKind
-            kind, detail = reason
-            # A level is asked for with every pose: say once why it is not given.
-            if decision is Decision.FIRE or runner.complaint != detail:
-                self._loop.counters["overruns" if kind == "overrun" else "refusals"] += 1
-                self._tell(kind, moment.decide_ns, runner, moment, detail=detail)
-            runner.complaint = detail if decision is Decision.HIGH else ""
-            if kind == "overrun":
-                self._count_overrun()
-            return False
-        self._overruns_in_a_row = 0
-        runner.complaint = ""
-        self._switch_on(runner, decision, moment, late)
-        return True
-
-    def _count_overrun(self) -> None:
-        """Disarm, where the policy says so, after too many overruns in a row."""
-        latency = self._rig.latency
-        self._overruns_in_a_row += 1
-        if latency.policy == "disarm" and self._overruns_in_a_row >= latency.disarm_after:
-            self._disarm(f"{self._overruns_in_a_row} overruns of the budget in a row")
-
-    def _refusal(
-        self, runner: TriggerRunner, moment: "_Moment", late: bool
-    ) -> tuple[EventKind, str] | None:
-        if not self._armed or not runner.actuator.armed:
-            return "refused", "not armed"
-        if late and self._rig.latency.policy != "fire":
-            return "overrun", self._lateness
-        limit = runner.line.refusal(moment.decide_ns)
-        return None if limit is None else ("refused", limit)
-
-    @property
-    def _lateness(self) -> str:
-        return f"the pose is older than budget_ms = {self._rig.latency.budget_ms:g}"
-
-    def _switch_on(
-        self, runner: TriggerRunner, decision: Decision, moment: "_Moment", late: bool
-    ) -> None:
-        line, pulse_ms = runner.line, runner.pulse_ms
-        level = decision is Decision.HIGH
-        width_us = line.max_on_us if level or pulse_ms is None else round(pulse_ms * 1000)
-        command, command_ns = runner.actuator.switch_on(
-            self._next_command(), line, width_us, runner.name, level=level
-        )
-        self._loop.counters["fires"] += 1
-        words = runner.describe()
-        if late:
-            self._loop.counters["overruns"] += 1
-        self._tell(
-            "fire",
-            moment.decide_ns,
-            runner,
-            moment,
-            command=command,
-            command_ns=command_ns,
-            detail=f"OVERRUN: {self._lateness}; {words}" if late else words,
-        )
-
-    def _switch_off(
-        self,
-        line: Line,
-        why: str,
-        runner: TriggerRunner | None = None,
-        moment: "_Moment | None" = None,
-    ) -> None:
-        decide_ns = now_ns() if moment is None else moment.decide_ns
-        command, command_ns = self._actuators[line.output].switch_off(self._next_command(), line)
-        self._tell(
-            "line-off",
-            decide_ns,
-            runner,
-            moment,
-            command=command,
-            command_ns=command_ns,
-            detail=why,
-        )
-
-    def _next_command(self) -> int:
-        self._command_id += 1
-        return self._command_id
-
-    # ------------------------------------------------------------------- limits on the own clock
-
-    def _keep_limits(self) -> None:
-        now = now_ns()
-        for actuator in self._actuators.values():
-            for line in actuator.lines.values():
-                if not line.high_until_ns:
-                    continue
-                if now >= line.high_until_ns:
-                    self._time_is_up(line)
-                elif line.level and not self._readiness.poses_are_fresh(now):
-                    self._tell("stale", now, detail="no pose within the budget for max_pose_gap_ms")
-                    self._switch_off(line, "no pose to hold it on")
-
-    def _time_is_up(self, line: Line) -> None:
-        if line.level:
-            line.used_up = True
-            self._switch_off(line, f"max_on_ms = {line.limits.max_on_ms:g} reached")
-        else:
-            line.note_low(line.high_until_ns)  # the board timed the pulse itself
-
-    def _collect_acks(self) -> None:
+    def _collect(self) -> None:
+        """Take what outputs answered, and what happened at their inputs."""
         for actuator in self._actuators.values():
             for ack in actuator.acks():
-                # A refusal moved nothing; silence is a fault, which the driver raises by itself.
-                answered = "acks" if ack.confirmed else "unconfirmed"
-                self._loop.counters[answered if ack.ok else "refused_by_output"] += 1
-                full = ack.model_copy(update={"run": self._loop.run})
+                now = now_ns()
+                full = ack.model_copy(update={"run": self._loop.run, "receive_ns": now})
                 self._events.publish("ack", full)
                 self._log.append(full)
+                self._engine.on_ack(full, now)
+            for event in actuator.inputs():
+                now = now_ns()
+                known = event.model_copy(
+                    update={"run": self._loop.run, "output": actuator.name, "receive_ns": now}
+                )
+                self._events.publish("input", known)
+                self._log.append(known)
+                self._engine.on_input(known, now)
 
-    def _collect_last_acks(self) -> None:
+    def _collect_the_last(self) -> None:
         """Record the answers to what was sent just before the end."""
         try:
-            self._collect_acks()
+            self._collect()
         except OutputError as error:
-            self._tell("output-failed", now_ns(), detail=str(error))
+            self._record.tell("output-failed", now_ns(), detail=str(error))
 
     def _beat(self) -> None:
         now = now_ns()
@@ -365,22 +230,7 @@ class Control:
 
     def answer(self, request: Request) -> Reply:
         """Do what a client asks, and say how it went."""
-        reasons: list[str] = []
-        if request.action == "arm":
-            try:
-                self._arm()
-            except NotReadyError as error:
-                reasons = list(error.reasons)
-        elif request.action == "disarm":
-            self._disarm("asked for")
-        elif request.action == "trial":
-            self._tell("trial-started", now_ns())
-            self._tell_triggers(TriggerRunner.start_trial)
-        elif request.action == "stop":
-            self._disarm("stop asked for")
-            self._loop.stop_requested = True
-        else:
-            reasons = self._hindrances()
+        reasons = [reason[:_LONGEST_REASON] for reason in self._do(request)]
         return Reply(
             ok=not reasons or request.action == "status",
             state=self.state,
@@ -388,73 +238,42 @@ class Control:
             status=self._status().model_dump(),
         )
 
-    @property
-    def state(self) -> str:
-        """Return ``armed`` or ``disarmed``."""
-        return "armed" if self._armed else "disarmed"
+    def _do(self, request: Request) -> list[str]:
+        """Do what a client asks; return every reason why not, if not."""
+        if request.action in ("status", "arm"):
+            hindrances = self._hindrances()
+            if hindrances or request.action == "status":
+                return hindrances
+        now = now_ns()
+        self._log.append(request.model_copy(update={"receive_ns": now}))
+        reasons = self._engine.obey(request, now)
+        if request.action == "stop":
+            self._loop.stop_requested = True
+        return reasons
 
     def _hindrances(self) -> list[str]:
         """Return every reason why the rig must not be armed now."""
-        reasons = [
-            f"trigger {runner.name!r} failed: {runner.failure}"
-            for runner in self._triggers
-            if runner.failure
-        ]
-        reasons += self._readiness.hindrances(now_ns())
-        if self._log.failure:
-            reasons.append(f"the run's log cannot be written: {self._log.failure}")
-        return reasons
+        reasons = self._engine.hindrances + self._readiness.hindrances(now_ns())
+        failure = self._log_failure
+        return [*reasons, f"{CANNOT_WRITE}: {failure}"] if failure else reasons
 
-    def _arm(self) -> None:
-        reasons = self._hindrances()
-        if reasons:
-            raise NotReadyError(reasons)
-        for actuator in self._actuators.values():
-            try:
-                actuator.arm()
-            except OutputError as error:
-                self._disarm(f"output {actuator.name} did not arm")
-                raise NotReadyError([f"output {actuator.name!r}: {error}"]) from error
-        self._armed = True
-        self._overruns_in_a_row = 0
-        self._tell("armed", now_ns())
-        self._tell_triggers(TriggerRunner.start_session)
-
-    def _disarm(self, why: str) -> None:
-        for actuator in self._actuators.values():
-            actuator.make_safe()
-        self._armed = False
-        self._tell("disarmed", now_ns(), detail=why)
+    @property
+    def state(self) -> str:
+        """Return ``armed``, ``disarmed``, or ``stopped`` after an emergency stop."""
+        if self._engine.latched:
+            return "stopped"
+        return "armed" if self._engine.armed else "disarmed"
 
     # --------------------------------------------------------------------------------- reporting
 
-    def _tell(
-        self,
-        kind: EventKind,
-        decide_ns: int,
-        runner: TriggerRunner | None = None,
-        moment: "_Moment | None" = None,
-        *,
-        command: Command | None = None,
-        command_ns: int | None = None,
-        detail: str = "",
-    ) -> None:
-        event = TriggerEvent(
-            run=self._loop.run,
-            seq=self._seq,
-            kind=kind,
-            trigger=None if runner is None else runner.name,
-            decide_ns=decide_ns,
-            command=command,
-            command_ns=command_ns,
-            budget_ns=self._budget_ns,
-            detail=detail[:4000],
-            **({} if moment is None else moment.stamps()),
-        )
-        self._seq += 1
+    def _pass_on(self, event: TriggerEvent) -> None:
         self._loop.counters["events"] += 1
         self._events.publish("event", event)
         self._log.append(event)
+
+    @property
+    def _log_failure(self) -> str:
+        return self._log.failure or ("" if self._pose_log is None else self._pose_log.failure)
 
     def _keep_house(self) -> None:
         self._events.serve_subscriptions()
@@ -462,39 +281,21 @@ class Control:
         if now >= self._next_status_ns:
             self._next_status_ns = now + _STATUS_INTERVAL_NS
             self._events.publish("status.control", self._status())
-        self._loop.counters["malformed"] = self._poses.malformed + self._requests.malformed
-        if self._log.failure and self._armed:
-            self._disarm(f"the run's log cannot be written: {self._log.failure}")
+        counters, requests = self._loop.counters, self._requests
+        counters["malformed"] = self._poses.malformed + requests.malformed
+        counters["unanswered"] = requests.unanswered
+        counters["failed_handshakes"] = requests.failed_handshakes
+        self._loop.info["state"] = self.state
+        if self._log_failure and self._engine.armed:
+            self._engine.disarm(f"{CANNOT_WRITE}: {self._log_failure}", now)
 
     def _status(self) -> Status:
+        outputs = {name: dict(actuator.facts()) for name, actuator in self._actuators.items()}
         return Status(
             run=self._loop.run,
             process="control",
             state=self.state,
             sent_ns=now_ns(),
             counters=self._loop.counters,
-            info=self._loop.info,
+            info={**self._loop.info, **self._engine.facts(), "facts": outputs},
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """A pose, when control took it, and when a trigger had decided on it."""
-
-    pose: Pose
-    receive_ns: int
-    decide_ns: int
-
-    def stamps(self) -> Mapping[str, Any]:
-        pose = self.pose
-        return {
-            "camera": pose.camera,
-            "frame_id": pose.frame_id,
-            "exposure_ns": pose.exposure_ns,
-            "arrival_ns": pose.arrival_ns,
-            "ready_ns": pose.ready_ns,
-            "infer_start_ns": pose.infer_start_ns,
-            "infer_end_ns": pose.infer_end_ns,
-            "publish_ns": pose.publish_ns,
-            "receive_ns": self.receive_ns,
-        }

@@ -91,6 +91,10 @@ class OutputError(RtposeError):
     """An output device cannot be opened, refused a command, or went away."""
 
 
+class PortInUseError(OutputError):
+    """Another program has the port open."""
+
+
 class BoardVersionError(OutputError, InputError):
     """A board answers, with firmware that this host must not drive."""
 
@@ -101,12 +105,19 @@ class TriggerError(RtposeError):
     """A trigger raised or hung while it looked at a pose."""
 
 
-class NotReadyError(RtposeError):
+class RefusedError(RtposeError):
+    """A running rig did not do what it was asked for; carries every reason."""
+
+    def __init__(self, what: str, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(f"{what}:\n" + "\n".join(f"  - {reason}" for reason in self.reasons))
+
+
+class NotReadyError(RefusedError):
     """Arming was refused; carries every reason."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
-        self.reasons = tuple(reasons)
-        super().__init__("not armed:\n" + "\n".join(f"  - {reason}" for reason in self.reasons))
+        super().__init__("not armed", reasons)
 
 
 class ProcessFailedError(RtposeError):

@@ -61,6 +61,12 @@ _CONVERSIONS: Final = {
 _NO_CONVERSION: Final = -1
 
 
+def available_providers() -> list[str]:
+    """Return the providers that this ONNX Runtime was built with; not all need work here."""
+    names: list[str] = onnxruntime.get_available_providers()
+    return names
+
+
 def read_card(model: Path) -> ModelCard:
     """Read a model's card and check that the graph is what the card says.
 

@@ -11,13 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
-from rtpose.messages import Ack, Command, Pose
+from rtpose.messages import Ack, Command, InputEvent, Pose
 from rtpose.skeleton import Skeleton
 
 
@@ -183,14 +190,25 @@ class Trigger(ABC):
         """Begin to count anew what is counted per trial. A session begins with a trial."""
 
     def refused(self) -> None:  # noqa: B027 - most count nothing
-        """Take note that the last decision did not reach the line; called right after it.
+        """Take note that the last decision did not raise the line; called right after it.
 
-        Not armed, older than the budget, or against a limit of the line: it does not count.
+        Not armed, older than the budget, or against a limit of the line: it does not count. Not
+        called where another level was refused to a line that is high.
         """
 
     def delay_ms(self, rate_hz: float) -> float:
         """Return by how much its filter delays poses at a frame rate, 0 without a filter."""
         return 0.0
+
+    @property
+    def gives_levels(self) -> bool:
+        """Whether it needs a line that takes levels between low and high."""
+        return False
+
+    @property
+    def level(self) -> float:
+        """How high the line should be with the last HIGH, above 0 to 1, on a line with levels."""
+        return 1.0
 
     @property
     def momentary(self) -> bool | None:
@@ -219,12 +237,35 @@ class LineConfig(Settings):
         Longest time that the line may be high, counted from its rising edge. Enforced in control
         and on the board.
     refractory_ms : float
-        Shortest time from the end of one pulse to the start of the next. Enforced in control.
+        Shortest time from the end of one pulse to the start of the next.
+    dose_ms : float, optional
+        Longest time that the line may be high in all, within any `dose_window_s`. What the drivers
+        of devices with a clock of their own say of them tells whether the device enforces it too.
+    dose_window_s : float, optional
+        Without it, `dose_ms` counts from arming to the next arming.
+    levels : bool
+        It takes levels between low and high (by pulse width modulation, or analogue), for triggers
+        such as ``proportional``. At any level it counts as high.
     """
 
     pin: Annotated[int, Field(ge=0, le=63)]
-    max_on_ms: Annotated[float, Field(gt=0, le=60_000)]
+    max_on_ms: Annotated[float, Field(ge=0.001, le=60_000)]
     refractory_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
+    dose_ms: Annotated[float, Field(gt=0, le=3_600_000)] | None = None
+    dose_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    levels: bool = False
+
+    @model_validator(mode="after")
+    def _dose_fits(self) -> Self:
+        if self.dose_window_s is not None:
+            if self.dose_ms is None:
+                raise ValueError("dose_window_s has a meaning with dose_ms only")
+            if round(self.dose_ms * 1e6) > round(self.dose_window_s * 1e9):
+                raise ValueError(
+                    f"dose_ms = {self.dose_ms:g} is more than dose_window_s = "
+                    f"{self.dose_window_s:g} s has: it would never hold anything up"
+                )
+        return self
 
 
 class OutputSettings(Settings):
@@ -234,9 +275,23 @@ class OutputSettings(Settings):
     ----------
     lines : mapping of str to LineConfig
         The lines by the names that triggers use. Two names must not share a pin.
+    level_pins : frozenset of int
+        The pins that can have ``levels = true``; a driver says which.
     """
 
+    level_pins: ClassVar[frozenset[int]] = frozenset()
     lines: Annotated[Mapping[Identifier, LineConfig], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _levels_where_there_are_some(self) -> Self:
+        for name, line in self.lines.items():
+            if line.levels and line.pin not in self.level_pins:
+                pins = ", ".join(map(str, sorted(self.level_pins)))
+                raise ValueError(
+                    f"line {name!r} cannot take levels: "
+                    + (f"pins {pins} can" if pins else "this output only knows on and off")
+                )
+        return self
 
     def require_own_pins(self) -> None:
         """Raise `ValueError` if two lines share a pin; for the validator of a driver's settings."""
@@ -272,10 +327,13 @@ class Output(ABC):
 
     Lifecycle: ``__init__(config)`` does nothing that can fail; `open`; then `arm` and `safe` any
     number of times; `close` at the end, which makes safe first. No call blocks for longer than
-    100 ms, `open` and `close` for longer than 5 s.
+    100 ms, `arm` (in which a device may test itself) for longer than 500 ms, `open` and `close` for
+    longer than 5 s.
     """
 
     Config: ClassVar[type[OutputSettings]]
+    #: Whether `send` takes pulse trains, timed by the device.
+    takes_trains: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
@@ -312,6 +370,17 @@ class Output(ABC):
         ``run`` is left at its default: control fills it in. Raises `OutputError` if the device is
         gone.
         """
+
+    def inputs(self) -> Sequence[InputEvent]:
+        """Return what happened at its inputs since the last call, without waiting; oldest first.
+
+        ``run`` and ``output`` are left at their defaults: control fills them in.
+        """
+        return ()
+
+    def facts(self) -> Mapping[str, str | int | float | bool]:
+        """Return what it has to say of itself that changes while it runs, for the status."""
+        return {}
 
     @abstractmethod
     def beat(self) -> None:

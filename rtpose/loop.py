@@ -5,6 +5,8 @@ import multiprocessing
 import multiprocessing.sharedctypes
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -24,8 +26,10 @@ GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _BEAT_INTERVAL_NS = 100_000_000
 _LINK_INTERVAL_NS = 10_000_000
 _ACTIVITY_BYTES = 128
+#: How long a process may take to end once its supervisor is gone.
+_ORPHAN_S = 5.0
 
-Order = Literal["start", "stop"]
+Order = Literal["start", "stop", "estop"]
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Link:
     inbox : str
         Endpoint that takes heartbeats.
     orders : Connection
-        Brings "start" and "stop"; its end of file means that the supervisor is gone.
+        Brings "start", "stop" and "estop"; its end of file means that the supervisor is gone.
     activity : shared array of char
         What the process is doing at the moment, for the supervisor to read when it hangs.
     """
@@ -63,6 +67,8 @@ class Loop:
         Published with every heartbeat.
     info : dict
         What does not change; published with every heartbeat too.
+    estop_ordered : bool
+        The supervisor passed on an emergency stop that nobody has seen to yet.
     """
 
     def __init__(self, link: Link) -> None:
@@ -71,6 +77,7 @@ class Loop:
         self.counters: dict[str, int] = {}
         self.info: dict[str, Any] = {}
         self.stop_requested = False
+        self.estop_ordered = False
         self._orders = link.orders
         self._activity = link.activity
         self._outbox = Outbox(link.inbox)
@@ -112,6 +119,7 @@ class Loop:
                 order: Order = self._orders.recv()
                 self._started = self._started or order == "start"
                 self._stopping = self._stopping or order == "stop"
+                self.estop_ordered = self.estop_ordered or order == "estop"
         except (EOFError, OSError):
             self._stopping = True  # the supervisor is gone
 
@@ -186,12 +194,46 @@ def run_process(body: Callable[..., None], link: Link, *arguments: Any) -> None:
     for name in GROUP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    args = (link.process,)
+    threading.Thread(target=_end_with_supervisor, args=args, name="orphan", daemon=True).start()
     try:
         body(loop, *arguments)
     except RtposeError as error:
-        loop.finish(str(error), error.exit_code)
+        loop.finish(in_words(error), error.exit_code)
         raise SystemExit(error.exit_code) from None
     except BaseException as error:
-        loop.finish(f"{type(error).__name__}: {error}", 1)
+        loop.finish(in_words(error), 1)
         raise
     loop.finish()
+
+
+def _end_with_supervisor(process: str) -> None:
+    """End this process some time after its supervisor, should it hang and not see to that itself.
+
+    While it lives, the supervisor does this. Nothing is made safe here, because nothing that hangs
+    can be trusted to: the devices drop their lines when they hear nothing.
+    """
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        threading.Event().wait(_ORPHAN_S)
+        sys.stderr.write(f"rtpose: {process} hung, and its supervisor is gone\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def in_words(error: BaseException) -> str:
+    """Return what an error says, after those that were on their way when it was raised.
+
+    Clearing up after one error may bring about another, which must not hide the first: a board that
+    is gone, and then a disk that is full.
+    """
+    words: list[str] = []
+    earlier: BaseException | None = error
+    while earlier is not None:
+        known = isinstance(earlier, RtposeError)
+        words.insert(0, str(earlier) if known else f"{type(earlier).__name__}: {earlier}")
+        # What names its cause has said it in its own words.
+        named = earlier.__suppress_context__
+        earlier = None if named else earlier.__context__
+    return "\n".join(words)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from rtpose.messages import Pose, Status
-from rtpose.rig import LatencyTable
+from rtpose.rig_tables import LatencyTable
 
 #: Of the camera's own rate; below it something is wrong, above it is a matter of taste.
 _LEAST_RATE: Final = 0.5

@@ -24,7 +24,6 @@ from rtpose.clock import now_ns, utc_now
 from rtpose.control import control
 from rtpose.errors import (
     ConfigError,
-    InputError,
     NoReplyError,
     NotReadyError,
     Problem,
@@ -40,6 +39,7 @@ from rtpose.model_card import ModelCard
 from rtpose.recorder import RecorderTask, recorder
 from rtpose.rig import Rig
 from rtpose.ring import RingAddress
+from rtpose.yoke import read_all_yoked_acts
 from rtpose.zoo import find_model
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
@@ -52,6 +52,9 @@ _START_NS: Final = 60_000_000_000
 _STOP_S: Final = 6.0
 _KILL_S: Final = 2.0
 _ARM_NS: Final = 15_000_000_000
+#: How long control may take to confirm an emergency stop before it is killed, upon which the boards
+#: drop their lines by themselves. Far above any scheduling delay.
+_ESTOP_NS: Final = 1_000_000_000
 
 #: Control first: its outputs are safe before anything else ends.
 _STOP_ORDER: Final = ("control", "capture", "inference", "recorder")
@@ -63,29 +66,23 @@ def model_path(rig: Rig) -> Path:
 
 
 def check(rig: Rig) -> ModelCard:
-    """Check what needs the model: that it is one, and that the triggers' keypoints are in it.
+    """Check what needs other files: the model, the triggers' keypoints in it, the logs to repeat.
 
     Raises
     ------
     ModelError
         If the model is missing, damaged or has no card.
     ConfigError
-        With one problem for every trigger that asks for what the model does not find.
+        With one problem for every trigger that asks for what the model does not find, or that is
+        yoked to what its line could never do.
     """
     card = read_card(model_path(rig))
-    problems = []
-    for name, entry in rig.triggers.items():
-        where = f"{rig.source}: triggers.{name}"
+    problems: list[Problem] = []
+    for look in (lambda: rig.check_triggers(card.keypoints()), lambda: read_all_yoked_acts(rig)):
         try:
-            trigger = entry.build(card.keypoints(), rig.arena.scale)
-        except InputError as error:
-            problems.append(Problem(where, str(error)))
-            continue
-        has_width = entry.common.pulse_ms is not None
-        if trigger.momentary is not None and trigger.momentary != has_width:
-            what = "has no meaning for a level" if has_width else "missing: how long is a pulse?"
-            fix = "delete it; max_on_ms bounds a level" if has_width else "this key is needed"
-            problems.append(Problem(f"{where}.pulse_ms", what, fix))
+            look()
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
     return card
@@ -107,10 +104,12 @@ class _Child:
     failure_code: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    ordering: threading.Lock = field(default_factory=threading.Lock)
 
     def order(self, what: str) -> None:
         try:
-            self.orders.send(what)
+            with self.ordering:
+                self.orders.send(what)
         except OSError:
             return  # it ended already; `_look_after` reports how
 
@@ -145,6 +144,8 @@ class Supervisor:
         self._ring_name = f"rtpose-{self.run}-{rig.camera.name}"[:30]
         self._inbox = Inbox()
         self._stop_asked = threading.Event()
+        self._estop_asked = threading.Event()
+        self._estop_deadline_ns: int | None = None
         self._former_handlers: dict[int, Any] = {}
         self.card = check(rig)
 
@@ -212,6 +213,8 @@ class Supervisor:
         # Last, because it opens the hardware: nothing is connected before the rest stands.
         skeleton = self.card.keypoints()
         self._spawn("control", control, rig, skeleton, self.folder, rate_hz, from_inference)
+        if self._estop_asked.is_set():
+            self.emergency_stop()
         to_control.close()
         from_inference.close()
         self._wait_ready()
@@ -252,6 +255,8 @@ class Supervisor:
         reasons: list[str] = ["control did not answer"]
         with Commands(self._command_endpoint, timeout_s=1.0, **self._key()) as commands:
             while not self.stopping and now_ns() < deadline_ns:
+                if self._estop_asked.is_set():
+                    raise NotReadyError(["the emergency stop was used"])
                 try:
                     reply = commands.arm()
                 except NoReplyError:
@@ -283,6 +288,24 @@ class Supervisor:
         """Ask for the end of the run."""
         self._stop_asked.set()
 
+    def emergency_stop(self) -> None:
+        """Make every output safe at once, until `rtpose release`; may be called from any thread.
+
+        It goes by the line on which control gets its orders, whatever becomes of the network. If
+        control does not confirm it in time, it is killed.
+        """
+        self._estop_asked.set()
+        child = self._children.get("control")
+        if child is not None:
+            child.order("estop")
+            self._estop_deadline_ns = now_ns() + _ESTOP_NS
+
+    @property
+    def state(self) -> str:
+        """``armed``, ``disarmed``, or ``stopped`` after an emergency stop; empty at first."""
+        child = self._children.get("control")
+        return "" if child is None else str(child.info.get("state", ""))
+
     def step(self, timeout_s: float) -> None:
         """Take in heartbeats for at most `timeout_s`, and look whether every process is well."""
         end_ns = now_ns() + round(timeout_s * 1e9)
@@ -290,6 +313,7 @@ class Supervisor:
             self._listen(min(timeout_s, _LOOK_S))
             for child in self._children.values():
                 self._look_after(child)
+            self._insist_on_emergency_stop()
             if now_ns() >= end_ns:
                 return
 
@@ -320,6 +344,23 @@ class Supervisor:
             where = f" in {doing!r}" if doing else ""
             child.process.kill()
             child.failure = f"{child.name} hung{where} (no heartbeat for {_HUNG_NS / 1e9:g} s)"
+            self._fail(child.failure, 1)
+
+    def _insist_on_emergency_stop(self) -> None:
+        deadline_ns, child = self._estop_deadline_ns, self._children.get("control")
+        if deadline_ns is None or child is None:
+            return
+        if self.state == "stopped" or not child.process.is_alive():
+            self._estop_deadline_ns = None
+        elif not child.ready:  # it stops before it does anything else
+            self._estop_deadline_ns = now_ns() + _ESTOP_NS
+        elif now_ns() > deadline_ns:
+            self._estop_deadline_ns = None
+            child.process.kill()
+            child.failure = (
+                f"control did not confirm the emergency stop in {_ESTOP_NS / 1e9:g} s, "
+                "and was killed"
+            )
             self._fail(child.failure, 1)
 
     def _on_exit(self, child: _Child) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rtpose.actuators import Actuator, Line
-from rtpose.errors import TriggerError
+from rtpose.errors import ConfigError, InputError, Problem, TriggerError
 from rtpose.interfaces import Decision, Scale
-from rtpose.messages import Pose
+from rtpose.messages import Command, Pose
 from rtpose.rig import TriggerEntry
 from rtpose.skeleton import Skeleton
 
@@ -21,10 +21,12 @@ class TriggerRunner:
     entry : TriggerEntry
         The trigger in the rig file.
     actuator : Actuator
-        The output that it drives, of which `line` is one.
+        The output that it drives.
 
     Attributes
     ----------
+    line : Line
+        The line that it decides on; a shadow of it if the trigger is yoked.
     complaint : str
         The last reason why a level was not given, so that it is said once and not with every pose.
     failure : str
@@ -35,12 +37,41 @@ class TriggerRunner:
         self, entry: TriggerEntry, actuator: Actuator, skeleton: Skeleton, scale: Scale | None
     ) -> None:
         self.name = entry.name
-        self.pulse_ms = entry.common.pulse_ms
+        self.entry = entry
         self.actuator = actuator
-        self.line: Line = actuator.lines[entry.target[1]]
+        name, yoked = entry.target[1], entry.common.yoked_to is not None
+        # Nothing that a yoked trigger decides may hinder what is repeated on the line itself.
+        self.line: Line = actuator.shadow(name) if yoked else actuator.lines[name]
         self.complaint = ""
         self.failure = ""
+        self._skeleton = skeleton
+        self._scale = scale
         self._trigger = entry.build(skeleton, scale)
+        self._pulses = _pulses(entry, self.line)
+
+    def change(self, key: str, value: object) -> object:
+        """Set one of its settings and return what it was; it begins anew, with nothing counted.
+
+        Raises
+        ------
+        InputError
+            If it has no such setting, or that must not have this value; nothing is changed then.
+        """
+        try:
+            entry = self.entry.changed(key, value)
+            trigger = entry.build(self._skeleton, self._scale)
+        except InputError:
+            raise
+        except Exception as error:
+            words = f"cannot be {value!r}: {type(error).__name__}: {error}"
+            raise ConfigError([Problem(f"triggers.{self.name}.{key}", words)]) from error
+        problem = entry.misfit(trigger, self.line.limits)
+        if problem is not None:
+            raise ConfigError([problem])
+        before: object = getattr(self.entry.settings, key)
+        self.entry, self._trigger = entry, trigger
+        self.complaint = self.failure = ""
+        return before
 
     def update(self, pose: Pose) -> Decision:
         """Take one pose; raise `TriggerError` if the trigger does not do what it must."""
@@ -64,11 +95,43 @@ class TriggerRunner:
         """Tell it that a trial starts; raises as `update` does."""
         self._guarded(self._trigger.start_trial)
 
+    def level(self, command_id: int, longest_us: int) -> Command:
+        """Return the command for the level that it decided, held for at most so long."""
+        return Command(
+            command_id=command_id,
+            output=self.actuator.name,
+            line=self.line.name,
+            action="on",
+            width_us=longest_us,
+            level=self.strength() if self.line.limits.levels else 1.0,
+        )
+
+    def pulses(self, command_id: int) -> Command:
+        """Return the command for the pulse, or the train, that it decided."""
+        return self.addressed(self._pulses, command_id)
+
+    @property
+    def pulses_ns(self) -> int:
+        """For how long a line is high by `pulses`, in all."""
+        return self._pulses.on_time_us * 1000
+
+    def addressed(self, command: Command, command_id: int) -> Command:
+        """Return a command with another number, for its own line."""
+        here = {"command_id": command_id, "output": self.actuator.name, "line": self.line.name}
+        return command.model_copy(update=here)
+
+    def strength(self) -> float:
+        """Return how high the line should be, above 0 to 1; raises as `update` does."""
+        level = self._guarded(lambda: self._trigger.level)
+        if not isinstance(level, float) or not 0 < level <= 1:
+            raise TriggerError(f"its level is {level!r}, which is not above 0 to 1")
+        return level
+
     def describe(self) -> str:
         """Return its words for the last decision."""
         try:
             return self._guarded(lambda: str(self._trigger.describe()))
-        except TriggerError as error:  # after the command: only its words are lost
+        except TriggerError as error:  # only its words are lost
             return f"describe() failed: {error}"
 
     def _guarded(self, call: Callable[[], T]) -> T:
@@ -76,3 +139,25 @@ class TriggerRunner:
             return call()
         except Exception as error:
             raise TriggerError(f"{type(error).__name__}: {error}") from error
+
+
+def _pulses(entry: TriggerEntry, line: Line) -> Command:
+    """Return the pulse, or the train, that a trigger gives; its number is not set yet."""
+    common = entry.common
+    width_ms = line.limits.max_on_ms if common.pulse_ms is None else common.pulse_ms
+    pulse = Command(
+        command_id=0,
+        output=line.output,
+        line=line.name,
+        action="pulse",
+        width_us=round(width_ms * 1000),
+    )
+    if common.train is None:
+        return pulse
+    train = {
+        "action": "train",
+        "delay_us": round(common.train.delay_ms * 1000),
+        "period_us": round(common.train.period_ms * 1000),
+        "count": common.train.count,
+    }
+    return Command.model_validate(pulse.model_dump() | train)

@@ -70,6 +70,8 @@ class UdpOutput(Output):
                 f"{command.width_us} us is longer than {command.line} may be on, "
                 f"{line.max_on_ms:g} ms"
             )
+        if command.action == "train" or command.level < 1:
+            raise OutputError("the receiver knows no trains and no levels")
         self._transmit(f"{command.line} {command.action} {command.width_us}")
         sent_ns = now_ns()
         self._acks.append(

@@ -237,6 +237,8 @@ void chip_make(void)
     avr = avr_make_mcu_by_name("atmega328p");
     avr_init(avr);
     avr_load_firmware(avr, &firmware);
+    if (options.boot_loader)
+        bootloader_load(options.boot_loader);
     avr->frequency = CLOCK_HZ;
     avr->run = run;
     library_reset = avr->reset;

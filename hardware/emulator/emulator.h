@@ -18,15 +18,20 @@ struct options {
     uint64_t linger_ns; /* 0 = for ever */
     uint64_t end_ns;    /* of now_ns; 0 = never */
     bool reset_on_open, realtime;
+    const char *boot_loader; /* NULL = none */
 };
 
 extern struct options options;
-extern volatile sig_atomic_t stop_wanted, hang_wanted;
+extern volatile sig_atomic_t stop_wanted, hang_wanted, unplug_wanted, reset_wanted;
 
 /* ---- main.c ---- */
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 void fail(const char *what); /* with the meaning of errno, and exit */
+
+/* ---- bootloader.c ---- */
+
+void bootloader_load(const char *path); /* into the chip, beside its firmware */
 
 /* ---- chip.c ---- */
 
@@ -53,6 +58,7 @@ void inputs_reset(void); /* the chip was reset */
 void serial_connect(void);         /* to the chip's UART */
 const char *serial_open(void);     /* make the pty and its link; returns the end to open */
 void serial_close(void);           /* remove the link */
+void serial_unplug(void);          /* hang up for good; whoever has the pty open sees it gone */
 bool serial_wait(uint64_t ns);     /* let at most that much pass, less if bytes or inputs come; true
                                       if there are bytes */
 void serial_read(void);            /* take those bytes */

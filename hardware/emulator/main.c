@@ -11,18 +11,21 @@
  *                      at the top of inputs.c
  *   --input-log FILE   log what drives them
  *   --no-reset-on-open a board whose DTR line does not reset it
+ *   --boot-loader HEX  start this boot loader at every reset, which starts the firmware
  *   --realtime         ask for real-time priority; goes on without if that is not allowed
  *
  * Prints "ready DEVICE" when the pty can be opened. The edge log has one line per edge of an output
  * line, written at once: CLOCK_MONOTONIC in ns, CPU cycle, line 0..7, level. The wire log has: ns,
- * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "opened", "closed", "reset", "hang".
- * A line that timer 0 drives counts as high in the edge log; the level log has: ns, cycle, line,
- * duty (1 to 255, 0 when it is no longer driven). The input log has: ns, cycle, pin (D8, A0), level.
+ * cycle, "rx" (host to board) or "tx" and the bytes in hex, or "opened", "closed", "reset", "hang",
+ * "unplugged". A line that timer 0 drives counts as high in the edge log; the level log has: ns,
+ * cycle, line, duty (1 to 255, 0 when it is no longer driven). The input log has: ns, cycle, pin
+ * (D8, A0), level.
  *
  * As with a real board, opening the port resets the chip, a host at another baud rate sees and
  * causes garbage, and the USB bridge hands over what it has at every FRAME_END or when the line has
  * been idle for two bytes. SIGUSR1 hangs the firmware: an endless loop with interrupts off, until
- * its hardware watchdog resets the chip. */
+ * its hardware watchdog resets the chip. SIGUSR2 pulls the cable out for good, while the chip keeps
+ * its power: the pty is closed. SIGALRM presses the reset button. */
 #define _GNU_SOURCE
 #include "emulator.h"
 
@@ -36,7 +39,7 @@
 #include <time.h>
 
 struct options options = {.reset_on_open = true};
-volatile sig_atomic_t stop_wanted, hang_wanted;
+volatile sig_atomic_t stop_wanted, hang_wanted, unplug_wanted, reset_wanted;
 
 void fail(const char *what)
 {
@@ -55,6 +58,10 @@ static void on_signal(int number)
 {
     if (number == SIGUSR1)
         hang_wanted = 1;
+    else if (number == SIGUSR2)
+        unplug_wanted = 1;
+    else if (number == SIGALRM)
+        reset_wanted = 1;
     else
         stop_wanted = 1;
 }
@@ -65,6 +72,8 @@ static void catch_signals(void)
     sigaction(SIGTERM, &handled, NULL);
     sigaction(SIGINT, &handled, NULL);
     sigaction(SIGUSR1, &handled, NULL);
+    sigaction(SIGUSR2, &handled, NULL);
+    sigaction(SIGALRM, &handled, NULL);
     sigaction(SIGHUP, &ignored, NULL); /* the host's terminal may go away */
     sigaction(SIGPIPE, &ignored, NULL); /* and who reads what is printed */
 }
@@ -73,7 +82,8 @@ static void usage(void)
 {
     fprintf(stderr, "usage: emulator FIRMWARE.elf PTY-LINK EDGE-LOG [--linger-ms N] "
                     "[--max-seconds N] [--wire-log FILE] [--level-log FILE] [--inputs FIFO] "
-                    "[--input-log FILE] [--no-reset-on-open] [--realtime]\n");
+                    "[--input-log FILE] [--no-reset-on-open] [--boot-loader FILE.hex] "
+                    "[--realtime]\n");
     exit(2);
 }
 
@@ -96,6 +106,7 @@ static void parse(int argc, char **argv)
                                           {"inputs", required_argument, NULL, 'i'},
                                           {"input-log", required_argument, NULL, 'j'},
                                           {"no-reset-on-open", no_argument, NULL, 'n'},
+                                          {"boot-loader", required_argument, NULL, 'b'},
                                           {"realtime", no_argument, NULL, 'r'},
                                           {0}};
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -121,6 +132,9 @@ static void parse(int argc, char **argv)
         case 'n':
             options.reset_on_open = false;
             break;
+        case 'b':
+            options.boot_loader = optarg;
+            break;
         case 'r':
             options.realtime = true;
             break;
@@ -144,6 +158,14 @@ static bool go_on(int *state)
     if (hang_wanted) {
         hang_wanted = 0;
         chip_hang();
+    }
+    if (unplug_wanted) {
+        unplug_wanted = 0;
+        serial_unplug();
+    }
+    if (reset_wanted) {
+        reset_wanted = 0;
+        chip_reset_pin();
     }
     return !stop_wanted && *state != cpu_Done && *state != cpu_Crashed;
 }

@@ -210,8 +210,8 @@ bool serial_wait(uint64_t ns)
         clock_nanosleep(CLOCK_MONOTONIC, 0, &timeout, NULL);
         timeout = (struct timespec){0};
     }
-    if (ppoll(pollers, 2, &timeout, NULL) < 0)
-        return false; /* a signal; the main loop sees it */
+    if (ppoll(pollers, 2, &timeout, NULL) < 0 || pty.fd < 0)
+        return false; /* a signal, which the main loop sees; or unplugged */
     note_attached(!(pollers[0].revents & POLLHUP));
     /* What a host writes right after opening arrives after the reset that opening causes. */
     return !full && !pty.opened && pollers[0].revents & POLLIN;
@@ -266,6 +266,17 @@ const char *serial_open(void)
     if (symlink(device, options.link))
         fail(options.link);
     return device;
+}
+
+void serial_unplug(void)
+{
+    if (pty.fd < 0)
+        return;
+    serial_note("unplugged");
+    close(pty.fd);
+    pty.fd = -1;
+    pty.attached = pty.opened = false;
+    pty.detached_ns = now_ns();
 }
 
 void serial_close(void)

@@ -11,6 +11,9 @@ from rtpose_hardware.serial_port import open_port
 
 _JOIN_TIMEOUT_S = 1.0
 
+#: In front of a frame it closes what noise may have begun.
+FRESH_START = b"\xc0"
+
 
 class BoardLink:
     """An open connection to a board.
@@ -28,6 +31,8 @@ class BoardLink:
         Whether the operating system took the low-latency setting.
     heard_ns : int
         When the last bytes arrived.
+    damaged : int
+        Frames that arrived damaged, and were dropped.
     failure : str or None
         Why the port does not work any more.
 
@@ -45,6 +50,7 @@ class BoardLink:
         self.failure: str | None = None
         self._stopping = False
         self.heard_ns = 0
+        self.damaged = 0
         self._port = open_port(port, baud)
         self.low_latency = self._port.ask_low_latency()
         self._thread = threading.Thread(target=self._read, name=f"board on {port}", daemon=True)
@@ -93,7 +99,9 @@ class BoardLink:
                 self.failure = self.failure or str(error)
                 return
             arrival_ns = self.heard_ns = now_ns()
-            for payload in reader.feed(data):
+            payloads = reader.feed(data)
+            self.damaged = reader.bad
+            for payload in payloads:
                 try:
                     self._frames.put((parse(payload), arrival_ns))
                 except MessageError:

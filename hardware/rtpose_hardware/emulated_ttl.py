@@ -36,16 +36,24 @@ class EmulatedTtlOutput(BoardOutput):
 
         Attributes
         ----------
-        edge_log, wire_log : str
-            Files for the edges and for the bytes of both directions. Without, the edges go to a
-            new file in the system's temporary folder (see ``facts['edge_log']``), the bytes
-            nowhere.
+        edge_log, wire_log, level_log, input_log : str
+            Files for the edges of the lines, the bytes of both directions, the levels of the lines
+            that have some, and what drives the inputs. Without, the edges go to a new file in the
+            system's temporary folder (see ``facts['edge_log']``), the others nowhere.
+        inputs_fifo : str
+            A FIFO to be made, through which the chip's pins are driven: ``D8 1``, ``A0 0``, one to
+            a line; ``hardware/emulator/inputs.c`` says what else. A pin that nobody drives follows
+            its pull-up: with ``stop_input = "closed-is-well"`` the board is stopped until ``D2 0``
+            closes the contact.
         emulator, firmware : str
             What to run; where a checkout builds them, if not given.
         """
 
         edge_log: Annotated[str, Field(min_length=1)] | None = None
         wire_log: Annotated[str, Field(min_length=1)] | None = None
+        level_log: Annotated[str, Field(min_length=1)] | None = None
+        input_log: Annotated[str, Field(min_length=1)] | None = None
+        inputs_fifo: Annotated[str, Field(min_length=1)] | None = None
         emulator: str = str(_HARDWARE / "emulator" / "build" / "emulator")
         firmware: str = str(_HARDWARE / "firmware" / "build" / "board.elf")
 
@@ -87,8 +95,13 @@ class EmulatedTtlOutput(BoardOutput):
         self._edge_log = self._emulated.edge_log or str(folder / f"{name}-edges.log")
         command = [self._emulated.emulator, self._emulated.firmware, port, self._edge_log]
         command += ["--linger-ms", str(_LINGER_MS), "--realtime"]
-        if self._emulated.wire_log is not None:
-            command += ["--wire-log", self._emulated.wire_log]
+        for option, file in (
+            ("--wire-log", self._emulated.wire_log),
+            ("--level-log", self._emulated.level_log),
+            ("--input-log", self._emulated.input_log),
+            ("--inputs", self._emulated.inputs_fifo),
+        ):
+            command += [] if file is None else [option, file]
         # A session of its own: what kills the host's process group must not kill the board.
         self._process = subprocess.Popen(
             command,

@@ -15,7 +15,7 @@ from rtpose.errors import OutputError, RtposeError
 from rtpose.interfaces import Output, OutputInfo, OutputSettings
 from rtpose.messages import Ack, Command
 from rtpose_hardware.guard import Guard
-from rtpose_hardware.virtual import VirtualBoard
+from rtpose_hardware.virtual_board import VirtualBoard
 
 _NS_PER_S: Final = 1_000_000_000
 _NS_PER_MS: Final = 1_000_000
@@ -65,6 +65,9 @@ class HostTimedOutput(Output):
     as the operating system and Python's lock make it late. It does nothing in a process that is
     stopped or killed; `OutputInfo.watchdog_ms` is None unless a `Guard` covers that too.
 
+    Its lines keep the same limits as a board's, refractory time and dose too, and know on and off:
+    a train or a level is refused.
+
     Any failure drops what can be dropped, and tries the rest again until it can be. It makes
     `acks`, `beat` and `send` raise `OutputError` until `arm` succeeds; answers that came before are
     returned first.
@@ -93,8 +96,7 @@ class HostTimedOutput(Output):
         self._start_anew()
 
     def _start_anew(self) -> None:
-        max_on_ns = {name: round(line.max_on_ms * 1e6) for name, line in self._lines.items()}
-        self._board = VirtualBoard(max_on_ns, self.watchdog_ms * _NS_PER_MS)
+        self._board = VirtualBoard(self._lines, self.watchdog_ms * _NS_PER_MS)
         self._armed = False
         self._closing = False
         self._fault: str | None = None
@@ -191,7 +193,10 @@ class HostTimedOutput(Output):
             at_ns = now_ns()
             self._end_what_is_due(at_ns)
             self._check_fault()
-            refusal = self._board.execute(command, at_ns)
+            if command.action == "train":
+                refusal = "trains need a device with a clock of its own"
+            else:
+                refusal = self._board.execute(command, at_ns)
             if refusal:
                 self._acknowledge(command, False, at_ns, refusal)
                 return at_ns
@@ -391,7 +396,7 @@ class HostTimedOutput(Output):
     def _keep_time(self) -> None:
         with self._turn:
             while not self._closing:
-                fall_ns = self._board.next_fall_ns()
+                fall_ns = self._board.next_edge_ns()
                 left_ns = None if fall_ns is None else fall_ns - now_ns()
                 if left_ns is not None and left_ns <= 0:
                     self._end_what_is_due(now_ns())

@@ -21,7 +21,10 @@ class TtlOutput(BoardOutput):
         [outputs.board]
         type = "ttl"
         port = "/dev/ttyACM0"
-        lines.laser = { pin = 0, max_on_ms = 100 }
+        stop_input = "closed-is-well"
+        lines.laser = { pin = 0, max_on_ms = 100, refractory_ms = 50 }
+        lines.lamp = { pin = 1, max_on_ms = 500, levels = true, dose_ms = 5000, dose_window_s = 60 }
+        inputs.lick = { pin = "A0", edges = "both", pull_up = true, hold_off_ms = 5 }
     """
 
     class Config(BoardSettings):

@@ -89,7 +89,8 @@ def main() -> int:
     given = parser.parse_args()
     notes = Console(stderr=True)
     try:
-        files = {file.stem: file for file in sorted(ZOO.glob("openfield-mouse-*.onnx"))}
+        zoo = sorted(ZOO.glob("openfield-mouse-*.onnx"))
+        files = {file.stem.removeprefix("openfield-mouse-"): file for file in zoo}
         for name, settings in COMPARED.items():
             files[name] = make(Variant(name, COMMON | settings), given.project, given.runs, notes)
         results = {name: judge(file, given.project) for name, file in files.items()}

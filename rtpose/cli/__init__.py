@@ -3,37 +3,42 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 from rtpose import plugins, report
+from rtpose.cli import steer
 from rtpose.cli.console import OUT, JsonFile, write_json
+from rtpose.cli.doctor import doctor
 from rtpose.cli.evaluate import evaluate
 from rtpose.cli.export import export
+from rtpose.cli.flash import flash
+from rtpose.cli.keys import WHAT_KEYS_DO, StopKey
 from rtpose.cli.list import list_command
+from rtpose.cli.replay import replay_command
+from rtpose.cli.steer import DEFAULT_PORT, Host, ServerKey
 from rtpose.cli.train import train
-from rtpose.client import Commands, NamedPose, PoseStream
+from rtpose.client import NamedPose, PoseStream
 from rtpose.clock import now_ns
 from rtpose.config import load_rig
 from rtpose.errors import (
     InputError,
     NoReplyError,
-    NotReadyError,
     OutputError,
     RtposeError,
 )
 from rtpose.estimator import Estimator
 from rtpose.interfaces import Output
-from rtpose.messages import Reply
 from rtpose.recorder import RecorderTask
-from rtpose.rig import OutputCommon, OutputEntry, Rig
+from rtpose.rig import OutputEntry, Rig
+from rtpose.rig_tables import OutputCommon
 from rtpose.supervisor import Supervisor, check, model_path
 
 app = typer.Typer(
@@ -52,13 +57,6 @@ SaveFile = Annotated[Path | None, typer.Option("--save", help="Write an annotate
 SnapshotFile = Annotated[
     Path | None, typer.Option("--snapshot", help="Write an annotated picture (.png).")
 ]
-Host = Annotated[str, typer.Option(help="Where the rig runs.")]
-CommandPort = Annotated[int, typer.Option(help="The rig's [stream] command_port.")]
-ServerKey = Annotated[
-    Path | None, typer.Option("--server-key", help="The rig's public ZeroMQ certificate.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-
 _DEMO_RIG = Path(__file__).parents[1] / "demo" / "rig.toml"
 _REFRESH_NS = 200_000_000
 #: Frame rates for which `rtpose check` states the delay of filters.
@@ -119,7 +117,10 @@ def run(
     save: SaveFile = None,
     snapshot: SnapshotFile = None,
 ) -> None:
-    """Run a rig until its camera ends, or Ctrl-C. Outputs stay inert until armed."""
+    """Run a rig until its camera ends, or Ctrl-C. Outputs stay inert until armed.
+
+    In a terminal the space bar is an emergency stop.
+    """
     _run(load_rig(rig_file), seconds, json_file, RecorderTask(save, snapshot), arm=arm)
 
 
@@ -131,11 +132,14 @@ def _run(
     collector = report.Collector(rig, supervisor.card.keypoints())
     try:
         with contextlib.ExitStack() as stack:
+            key = stack.enter_context(StopKey(supervisor.emergency_stop))
+            if key.active and not OUT.is_terminal:
+                _err.print(WHAT_KEYS_DO, highlight=False)
             with OUT.status("starting (the first start on a machine compiles its kernels)"):
                 stack.enter_context(supervisor)
                 if arm:
                     supervisor.arm()
-            _follow(supervisor, collector, seconds)
+            _follow(supervisor, collector, seconds, WHAT_KEYS_DO if key.active else "")
         collector.drain()
     finally:
         collector.close()
@@ -154,7 +158,9 @@ def _run(
     supervisor.raise_for_problems()
 
 
-def _follow(supervisor: Supervisor, collector: report.Collector, seconds: float | None) -> None:
+def _follow(
+    supervisor: Supervisor, collector: report.Collector, seconds: float | None, keys: str
+) -> None:
     end_ns = None if seconds is None else now_ns() + round(seconds * 1e9)
     next_look_ns = 0
     with Live(console=OUT, transient=True, auto_refresh=False) as live:
@@ -163,7 +169,22 @@ def _follow(supervisor: Supervisor, collector: report.Collector, seconds: float 
             collector.drain()
             if OUT.is_terminal and now_ns() >= next_look_ns:
                 next_look_ns = now_ns() + _REFRESH_NS
-                live.update(report.render(_interim(supervisor, collector)), refresh=True)
+                shown = report.render(_interim(supervisor, collector))
+                live.update(Group(shown, _state(supervisor), keys), refresh=True)
+
+
+def _state(supervisor: Supervisor) -> Text:
+    """Return what may happen now, and after an emergency stop how to go on."""
+    state = supervisor.state
+    if state != "stopped":
+        return Text(f"the rig is {state}")
+    port = supervisor.rig.stream.command_port
+    option = "" if port == DEFAULT_PORT else f" --port {port}"
+    words = (
+        "EMERGENCY STOP: every output is safe, and stays so. "
+        f"To go on, type elsewhere: rtpose release{option}, then rtpose arm{option}"
+    )
+    return Text(words, style="bold red")
 
 
 def _interim(supervisor: Supervisor, collector: report.Collector) -> dict[str, Any]:
@@ -217,7 +238,7 @@ def check_command(
 @app.command()
 def watch(
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The rig's [stream] pose_port.")] = 5560,
+    port: Annotated[int, typer.Option(help="The rig's stream.pose_port.")] = 5560,
     count: Annotated[int | None, typer.Option(help="End after this many poses.", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per pose.")] = False,
     server_key: ServerKey = None,
@@ -257,40 +278,13 @@ def _pose_line(pose: NamedPose, stream: PoseStream, as_json: bool) -> str:
     return f"{pose.frame_id:8d}  {pose.age_ms:6.2f} ms  {shown}  lost {stream.lost}"
 
 
-# ------------------------------------------------------------------------------ steer a running rig
+# -------------------------------------------------------------------------------------- the rest
 
 
-def _ask(action: str, host: str, port: int, server_key: Path | None, as_json: bool) -> None:
-    with Commands(f"tcp://{host}:{port}", server_key_file=server_key) as commands:
-        reply: Reply = getattr(commands, action)()
-    if as_json:
-        OUT.print_json(reply.model_dump_json())
-    else:
-        OUT.print(f"{action}: {'done' if reply.ok else 'refused'}; the rig is {reply.state}")
-    if not reply.ok:
-        raise NotReadyError(reply.reasons)
-
-
-def _verb(action: str) -> Callable[..., None]:
-    def command(
-        host: Host = "127.0.0.1",
-        port: CommandPort = 5562,
-        server_key: ServerKey = None,
-        as_json: AsJson = False,
-    ) -> None:
-        _ask(action, host, port, server_key, as_json)
-
-    return command
-
-
-for _action, _help in {
-    "arm": "Let a running rig's triggers reach its outputs; refused while anything is not ready.",
-    "disarm": "Make every output of a running rig safe, and keep it so.",
-    "stop": "Make every output of a running rig safe and end it.",
-}.items():
-    app.command(name=_action, help=_help)(_verb(_action))
-
-
+steer.add_to(app)
 app.command(name="list")(list_command)
+app.command(name="replay")(replay_command)
+app.command()(flash)
+app.command()(doctor)
 for _verb_of_models in (train, evaluate, export):
     app.command()(_verb_of_models)

@@ -34,7 +34,16 @@ def size_px(text: str) -> tuple[int, int]:
 
 def trainer(module: str) -> Any:
     """Import a part of the trainer, which the runtime itself never does."""
+    return _import(f"rtpose_train.{module}", "train", "training and export")
+
+
+def hardware(module: str) -> Any:
+    """Import a part of the drivers' package, which the runtime itself never does."""
+    return _import(f"rtpose_hardware.{module}", "serial", "the TTL board")
+
+
+def _import(module: str, extra: str, needed_for: str) -> Any:
     try:
-        return importlib.import_module(f"rtpose_train.{module}")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or module, "train", "training and export") from error
+        raise MissingExtraError(error.name or module, extra, needed_for) from error

@@ -47,7 +47,7 @@ class ForecastErrors:
         self._max_gap_ns = round(settings.max_gap_ms * 1e6)
         # The newest pose and the one before, which take turns.
         self._poses = [np.zeros(self._shape, np.float32) for _ in range(2)]
-        self._valids = [np.zeros(keypoints, np.uint8) for _ in range(2)]
+        self._valids = [np.zeros(keypoints, np.bool_) for _ in range(2)]
         self._forecast = np.zeros(self._shape, np.float32)
         self._last_ns: int | None = None
         self._due_ns = np.full(_PENDING, kernel.NEVER, np.int64)
@@ -70,7 +70,7 @@ class ForecastErrors:
         self._poses.reverse()
         self._valids.reverse()
         np.copyto(self._poses[1], keypoints, casting="same_kind")
-        np.not_equal(valid, 0, out=self._valids[1], casting="unsafe")
+        np.copyto(self._valids[1], valid, casting="unsafe")
         if self._last_ns is not None:
             if 0 < start_ns - self._last_ns <= self._max_gap_ns:
                 self._judge(self._last_ns, start_ns)

@@ -65,7 +65,7 @@ class Forecaster:
         self._shape = (keypoints, 3)
         self._numbers = kernel_numbers(settings)
         self._points = np.zeros(self._shape, np.float32)
-        self._valid = np.zeros(keypoints, np.uint8)
+        self._valid = np.zeros(keypoints, np.bool_)
         self._states = np.zeros((keypoints, kernel.STATE))
         self._times_ns = np.full((keypoints, 2), kernel.NEVER, np.int64)
         self._counts = np.zeros((keypoints, kernel.COUNTS), np.int64)
@@ -96,7 +96,7 @@ class Forecaster:
         """
         check_shapes(self._shape, keypoints, valid)
         np.copyto(self._points, keypoints, casting="same_kind")
-        np.not_equal(valid, 0, out=self._valid, casting="unsafe")
+        np.copyto(self._valid, valid, casting="unsafe")
         if self._last_ns is not None and start_ns <= self._last_ns:
             self._times_ns.fill(kernel.NEVER)
             self._restarts += 1

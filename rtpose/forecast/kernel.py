@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: Columns of `states`.
@@ -115,7 +115,7 @@ def _start(s: F64, x: float, y: float, r: float, numbers: F64) -> None:
 def update_tracks(
     now_ns: int,
     points: F32,
-    valid: U8,
+    valid: Bools,
     numbers: F64,
     states: F64,
     times_ns: I64,
@@ -183,7 +183,7 @@ def forecast_tracks(
 
 
 @compiled
-def keep_forecast(last: F32, last_valid: U8, forecast: F32, promise: F32) -> None:
+def keep_forecast(last: F32, last_valid: Bools, forecast: F32, promise: F32) -> None:
     """Write a forecast and the pose that it was made from where `judge_forecasts` looks."""
     for k in range(last.shape[0]):
         promise[k, 0], promise[k, 1] = forecast[k, 0], forecast[k, 1]
@@ -196,10 +196,10 @@ def keep_forecast(last: F32, last_valid: U8, forecast: F32, promise: F32) -> Non
 def judge_forecasts(
     first_ns: int,
     first: F32,
-    first_valid: U8,
+    first_valid: Bools,
     last_ns: int,
     last: F32,
-    last_valid: U8,
+    last_valid: Bools,
     due_ns: I64,
     promised: F32,
     ages_ns: I64,

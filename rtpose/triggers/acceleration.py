@@ -1,31 +1,60 @@
 """``acceleration``: a keypoint speeds up, or brakes, harder than a threshold."""
 
+import math
 from typing import ClassVar
 
 from rtpose.interfaces import Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.condition import Condition, ConditionSettings, Keypoint, Quantity
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Keypoint,
+    Quantity,
+    QuantitySettings,
+)
 from rtpose.triggers.sample import Sample
 from rtpose.triggers.speed import Fix, Lag, WindowSettings, speed_px_s
-from rtpose.triggers.thresholds import BoundSettings, Positive, QuantityCondition, Signed
+from rtpose.triggers.thresholds import Positive, QuantityBoundSettings, QuantityCondition, Signed
 from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
 
-class AccelerationSettings(WindowSettings, BoundSettings):
-    """A keypoint, a window (`WindowSettings`), and thresholds on the change of its speed.
+class AccelerationOfSettings(WindowSettings, QuantitySettings):
+    """A keypoint and a window (`WindowSettings`).
 
     Attributes
     ----------
     keypoint : str
         A keypoint of the model.
+    """
+
+    UNITS: ClassVar[tuple[str, ...]] = ("px_s2", "mm_s2")
+    keypoint: Keypoint
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Any number: braking is negative."""
+        return -math.inf, math.inf
+
+    def build(self) -> "Acceleration":
+        """Return what takes the acceleration."""
+        return Acceleration(self.keypoint, self)
+
+    def words(self) -> str:
+        """Say whose acceleration."""
+        return f"{self.keypoint}: acceleration"
+
+
+class AccelerationSettings(AccelerationOfSettings, QuantityBoundSettings):
+    """A change of speed (`AccelerationOfSettings`) and thresholds.
+
+    Attributes
+    ----------
     above_px_s2, below_px_s2, above_mm_s2, below_mm_s2 : float, optional
         At least one; negative is braking. The thresholds themselves do not meet it.
     hysteresis_px_s2, hysteresis_mm_s2 : float, optional
         Once met, it stays met until the acceleration is back by more than this.
     """
 
-    UNITS: ClassVar[tuple[str, ...]] = ("px_s2", "mm_s2")
-    keypoint: Keypoint
     above_px_s2: Signed | None = None
     below_px_s2: Signed | None = None
     hysteresis_px_s2: Positive | None = None
@@ -86,10 +115,6 @@ class AccelerationCondition(QuantityCondition):
     """An acceleration against thresholds."""
 
     Config: ClassVar[type[ConditionSettings]] = AccelerationSettings
-
-    def __init__(self, config: AccelerationSettings) -> None:
-        quantity = Acceleration(config.keypoint, config)
-        super().__init__(config, quantity, f"{config.keypoint}: acceleration")
 
 
 class AccelerationTriggerSettings(EventTriggerSettings, AccelerationSettings):

@@ -7,15 +7,22 @@ from pydantic import Field, model_validator
 
 from rtpose.interfaces import Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.condition import Condition, ConditionSettings, Keypoint, Quantity, indices
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Keypoint,
+    Quantity,
+    QuantitySettings,
+    indices,
+)
 from rtpose.triggers.geometry import Point
 from rtpose.triggers.sample import Sample
-from rtpose.triggers.thresholds import BoundSettings, Degrees, QuantityCondition
+from rtpose.triggers.thresholds import Degrees, QuantityBoundSettings, QuantityCondition
 from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
 
-class AngleSettings(BoundSettings):
-    """Three keypoints and thresholds.
+class JointSettings(QuantitySettings):
+    """Three keypoints.
 
     Attributes
     ----------
@@ -23,24 +30,46 @@ class AngleSettings(BoundSettings):
         The keypoint at which the angle is: 0 deg folded, 180 deg straight.
     ends : list of str
         The two keypoints that the lines from the joint go to.
-    above_deg, below_deg : float, optional
-        At least one; both mean between them. The thresholds themselves do not meet it.
-    hysteresis_deg : float, optional
-        Once met, it stays met until the angle is back by more than this.
     """
 
     UNITS: ClassVar[tuple[str, ...]] = ("deg",)
     joint: Keypoint
     ends: Annotated[tuple[Keypoint, Keypoint], Field(strict=False)]  # TOML has arrays only
-    above_deg: Degrees | None = None
-    below_deg: Degrees | None = None
-    hysteresis_deg: Degrees | None = None
 
     @model_validator(mode="after")
     def _has_three_keypoints(self) -> Self:
         if len({self.joint, *self.ends}) != 3:
             raise ValueError("joint and ends must be three different keypoints")
         return self
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Half a turn."""
+        return 0.0, 180.0
+
+    def build(self) -> "JointAngle":
+        """Return what takes the angle."""
+        return JointAngle(self.joint, self.ends)
+
+    def words(self) -> str:
+        """Say where the angle is."""
+        return f"{self.joint}: angle"
+
+
+class AngleSettings(JointSettings, QuantityBoundSettings):
+    """An angle (`JointSettings`) and thresholds.
+
+    Attributes
+    ----------
+    above_deg, below_deg : float, optional
+        At least one; both mean between them. The thresholds themselves do not meet it.
+    hysteresis_deg : float, optional
+        Once met, it stays met until the angle is back by more than this.
+    """
+
+    above_deg: Degrees | None = None
+    below_deg: Degrees | None = None
+    hysteresis_deg: Degrees | None = None
 
 
 def turn_deg(first: Point, second: Point) -> float | None:
@@ -78,13 +107,38 @@ class JointAngle(Quantity):
         return None if turn is None else abs(turn)
 
 
+class Deviation(Quantity):
+    """How far an angle is from a direction, whichever way: 0 to 180 deg.
+
+    Parameters
+    ----------
+    angle : Quantity
+        In degrees, counted from wherever it likes.
+    towards_deg : float
+        The direction, counted from there too.
+    """
+
+    def __init__(self, angle: Quantity, towards_deg: float) -> None:
+        self.keypoints = angle.keypoints
+        self._angle = angle
+        self._towards_deg = towards_deg
+
+    def prepare(self, skeleton: Skeleton) -> None:
+        """Look up the keypoints."""
+        self._angle.prepare(skeleton)
+
+    def update(self, sample: Sample) -> float | None:
+        """Take the next sample."""
+        angle_deg = self._angle.update(sample)
+        if angle_deg is None:
+            return None
+        return abs((angle_deg - self._towards_deg + 180) % 360 - 180)
+
+
 class AngleCondition(QuantityCondition):
     """An angle at a joint against thresholds."""
 
     Config: ClassVar[type[ConditionSettings]] = AngleSettings
-
-    def __init__(self, config: AngleSettings) -> None:
-        super().__init__(config, JointAngle(config.joint, config.ends), f"{config.joint}: angle")
 
 
 class AngleTriggerSettings(EventTriggerSettings, AngleSettings):

@@ -1,5 +1,6 @@
 """Conditions, and the quantities that many of them compare with thresholds."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar
 
@@ -102,6 +103,36 @@ class Quantity(ABC):
 
     def reset(self) -> None:  # noqa: B027 - most quantities have no memory
         """Forget every sample: time went back."""
+
+
+class QuantitySettings(Settings):
+    """Base of the settings that say which number is taken from poses, and of what.
+
+    Attributes
+    ----------
+    UNITS : tuple of str
+        Endings of the fields that hold such numbers: one unit, or the same in px and in mm.
+    """
+
+    UNITS: ClassVar[tuple[str, ...]]
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units that the number may be given in, of those in `UNITS`."""
+        return self.UNITS
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The least and the largest value that the number can have."""
+        return 0.0, math.inf
+
+    @abstractmethod
+    def build(self) -> Quantity:
+        """Return what takes the number; in px where there is a unit with px."""
+
+    @abstractmethod
+    def words(self) -> str:
+        """Say what the number is: ``"snout: speed"``."""
 
 
 def indices(skeleton: Skeleton, names: tuple[str, ...]) -> tuple[int, ...]:

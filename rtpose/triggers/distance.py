@@ -7,30 +7,63 @@ from pydantic import model_validator
 
 from rtpose.interfaces import Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.condition import Condition, ConditionSettings, Keypoint, Quantity, indices
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Keypoint,
+    Quantity,
+    QuantitySettings,
+    indices,
+)
 from rtpose.triggers.geometry import Point, Shape
 from rtpose.triggers.places import PlaceSettings
 from rtpose.triggers.sample import Sample
-from rtpose.triggers.thresholds import BoundSettings, Positive, QuantityCondition, Signed
+from rtpose.triggers.thresholds import Positive, QuantityBoundSettings, QuantityCondition, Signed
 from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
 
-class DistanceSettings(PlaceSettings, BoundSettings):
-    """A keypoint, the place that it is far from (`PlaceSettings`), and thresholds.
+class DistanceOfSettings(PlaceSettings, QuantitySettings):
+    """A keypoint, and the place that it is far from (`PlaceSettings`).
+
+    To a region the distance is that to its border, negative inside.
 
     Attributes
     ----------
     keypoint : str
         A keypoint of the model.
-    above_px, below_px, above_mm, below_mm : float, optional
-        At least one; both in one unit mean between them. The thresholds themselves do not meet it.
-        To a region the distance is that to its border, negative inside.
-    hysteresis_px, hysteresis_mm : float, optional
-        Once met, it stays met until the distance is back by more than this.
     """
 
     UNITS: ClassVar[tuple[str, ...]] = ("px", "mm")
     keypoint: Keypoint
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """At least 0, but for the distance to a region."""
+        return (0.0 if self.shape() is None else -math.inf), math.inf
+
+    def build(self) -> "Distance":
+        """Return what takes the distance."""
+        to: str | Point | Shape | None = self.to_keypoint or self.shape() or self.centre()
+        if to is None:
+            raise ValueError("the settings have no place")
+        return Distance(self.keypoint, to)
+
+    def words(self) -> str:
+        """Say from where to where."""
+        return f"{self.keypoint} to {self.place_words()}: distance"
+
+
+class DistanceSettings(DistanceOfSettings, QuantityBoundSettings):
+    """A distance (`DistanceOfSettings`) and thresholds.
+
+    Attributes
+    ----------
+    above_px, below_px, above_mm, below_mm : float, optional
+        At least one; both in one unit mean between them. The thresholds themselves do not meet it.
+    hysteresis_px, hysteresis_mm : float, optional
+        Once met, it stays met until the distance is back by more than this.
+    """
+
     above_px: Signed | None = None
     below_px: Signed | None = None
     hysteresis_px: Positive | None = None
@@ -85,13 +118,6 @@ class DistanceCondition(QuantityCondition):
     """A distance against thresholds."""
 
     Config: ClassVar[type[ConditionSettings]] = DistanceSettings
-
-    def __init__(self, config: DistanceSettings) -> None:
-        to: str | Point | Shape | None = config.to_keypoint or config.shape() or config.centre()
-        if to is None:
-            raise ValueError("the settings have no place")
-        words = f"{config.keypoint} to {config.place_words()}: distance"
-        super().__init__(config, Distance(config.keypoint, to), words)
 
 
 class DistanceTriggerSettings(EventTriggerSettings, DistanceSettings):

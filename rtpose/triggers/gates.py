@@ -1,11 +1,76 @@
 """What a trigger does with keypoints before its condition sees them: gates, then a filter."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Self
 
+from pydantic import Field, model_validator
+
+from rtpose.interfaces import Settings
+from rtpose.skeleton import Skeleton
 from rtpose.triggers.filters import AnyFilter, Filter
 from rtpose.triggers.geometry import Point
 from rtpose.triggers.sample import Sample, Unpacked
+from rtpose.triggers.timing import MissingPolicy, Policy
+
+
+class GateSettings(Settings):
+    """What is done with keypoints before anything is made of them, and without those that miss.
+
+    Attributes
+    ----------
+    min_confidence : float
+        A keypoint with less is taken for missing; on top of the model's own limit.
+    max_jump_px_s : float, optional
+        A keypoint that would have moved faster is taken for missing, see `JumpGate`.
+    filter : table, optional
+        ``type = "one-euro"``, ``"median"`` or ``"exponential"``, see `rtpose.triggers.filters`.
+    missing : {'skip', 'hold', 'false', 'safe'}
+        What becomes of a pose that does not tell; each kind of trigger says what that means for it.
+        No such pose ever fires or raises a line.
+    hold_ms : float, optional
+        For how long at most; given with ``missing = "hold"`` only.
+    """
+
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_jump_px_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+    filter: AnyFilter | None = None
+    missing: Policy = "skip"
+    hold_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _hold_has_a_limit(self) -> Self:
+        if (self.missing == "hold") != (self.hold_ms is not None):
+            raise ValueError(
+                'missing = "hold" needs hold_ms: for how long at most'
+                if self.hold_ms is None
+                else 'hold_ms has a meaning with missing = "hold" only'
+            )
+        return self
+
+    def policy(self) -> MissingPolicy:
+        """Return what decides on poses that do not tell."""
+        return MissingPolicy(self.missing, round((self.hold_ms or 0.0) * 1e6))
+
+    def paths(self, skeleton: Skeleton, keypoints: Iterable[str]) -> "Paths | None":
+        """Return the ways of some keypoints through gates and filter; None if nothing is done.
+
+        Raises
+        ------
+        SkeletonError
+            If the model does not have one of them.
+        """
+        if not (self.min_confidence or self.max_jump_px_s or self.filter):
+            return None
+        return Paths(
+            [
+                (
+                    skeleton.index(name),
+                    KeypointPath(self.min_confidence, self.max_jump_px_s, self.filter),
+                )
+                for name in dict.fromkeys(keypoints)
+            ]
+        )
 
 
 class JumpGate:

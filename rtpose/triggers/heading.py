@@ -7,13 +7,21 @@ from pydantic import Field
 
 from rtpose.interfaces import Scale, Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.condition import Condition, ConditionSettings, Keypoint, Quantity, indices
+from rtpose.triggers.angle import Deviation
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Keypoint,
+    Quantity,
+    QuantitySettings,
+    indices,
+)
 from rtpose.triggers.sample import Sample
 from rtpose.triggers.thresholds import Arc, Degrees
 from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
 
-class AxisSettings(ConditionSettings):
+class AxisSettings(Settings):
     """An axis of the body.
 
     Attributes
@@ -26,20 +34,43 @@ class AxisSettings(ConditionSettings):
     front: Keypoint
 
 
-class HeadingSettings(AxisSettings):
-    """An axis (`AxisSettings`) and a direction.
+class DirectionSettings(AxisSettings, QuantitySettings):
+    """An axis (`AxisSettings`) and a direction; how far the one is off the other, 0 to 180 deg.
 
     Attributes
     ----------
     towards_deg : float
         As on a compass laid on the picture: 0 up, 90 right, 180 down, 270 left.
+    """
+
+    UNITS: ClassVar[tuple[str, ...]] = ("deg",)
+    towards_deg: Annotated[float, Field(ge=0, lt=360, allow_inf_nan=False)]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Half a turn."""
+        return 0.0, 180.0
+
+    def build(self) -> Deviation:
+        """Return what takes the angle between them."""
+        return Deviation(Heading(self.back, self.front), self.towards_deg)
+
+    def words(self) -> str:
+        """Say what is off what."""
+        return f"{self.back} to {self.front}: off {self.towards_deg:g} deg by"
+
+
+class HeadingSettings(DirectionSettings, ConditionSettings):
+    """An axis and a direction (`DirectionSettings`), and how well they must agree.
+
+    Attributes
+    ----------
     within_deg : float
         How far off to either side still counts; exactly so far does.
     hysteresis_deg : float
         Once it points there, it does so until it is off by more than `within_deg` and this.
     """
 
-    towards_deg: Annotated[float, Field(ge=0, lt=360, allow_inf_nan=False)]
     within_deg: Degrees
     hysteresis_deg: Degrees = 0.0
 

@@ -7,8 +7,14 @@ from pydantic import Field, model_validator
 
 from rtpose.interfaces import Scale, Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.angle import turn_deg
-from rtpose.triggers.condition import Condition, ConditionSettings, Quantity, indices
+from rtpose.triggers.angle import Deviation, turn_deg
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Quantity,
+    QuantitySettings,
+    indices,
+)
 from rtpose.triggers.geometry import Point
 from rtpose.triggers.heading import AxisSettings
 from rtpose.triggers.places import Length, PlaceSettings
@@ -17,10 +23,38 @@ from rtpose.triggers.thresholds import Arc, Degrees, px_per_unit
 from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
 
-class LookingSettings(AxisSettings, PlaceSettings):
-    """An axis (`AxisSettings`), what it may point at (`PlaceSettings`), and how well.
+class SightSettings(AxisSettings, PlaceSettings, QuantitySettings):
+    """An axis (`AxisSettings`), and what it may point at (`PlaceSettings`).
 
-    Of a region the centre is meant, of a polygon the centre of its area.
+    Of a region the centre is meant, of a polygon the centre of its area. The number is how far the
+    axis points past it, to either side, 0 to 180 deg.
+    """
+
+    UNITS: ClassVar[tuple[str, ...]] = ("deg",)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Half a turn."""
+        return 0.0, 180.0
+
+    def angle(self) -> "EgocentricAngle":
+        """Return what takes the angle, with its side."""
+        to: str | Point | None = self.to_keypoint or self.centre()
+        if to is None:
+            raise ValueError("the settings have no place")
+        return EgocentricAngle(self.back, self.front, to)
+
+    def build(self) -> Deviation:
+        """Return what takes the angle, whichever the side."""
+        return Deviation(self.angle(), 0.0)
+
+    def words(self) -> str:
+        """Say what points past what."""
+        return f"{self.back} to {self.front}: off {self.place_words()} by"
+
+
+class LookingSettings(SightSettings, ConditionSettings):
+    """An axis, what it may point at (`SightSettings`), and how well.
 
     Attributes
     ----------
@@ -96,11 +130,8 @@ class Looking(Condition):
     Config: ClassVar[type[ConditionSettings]] = LookingSettings
 
     def __init__(self, config: LookingSettings) -> None:
-        to: str | Point | None = config.to_keypoint or config.centre()
-        if to is None:
-            raise ValueError("the settings have no place")
         self._config = config
-        self._angle = EgocentricAngle(config.back, config.front, to)
+        self._angle = config.angle()
         self._arc = Arc(
             0.0 if config.side == "right" else -config.within_deg,
             0.0 if config.side == "left" else config.within_deg,

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from rtpose.interfaces import Settings
-from rtpose.triggers.condition import ConditionSettings, Coordinate, Keypoint
+from rtpose.triggers.condition import Coordinate, Keypoint
 from rtpose.triggers.geometry import Circle, Point, Polygon, Rectangle, Shape
 
 #: TOML has arrays, not tuples.
@@ -37,7 +37,7 @@ class RectangleSettings(Settings):
     height_px: Length
 
 
-class ShapeSettings(ConditionSettings):
+class ShapeSettings(Settings):
     """Settings with a region.
 
     Attributes

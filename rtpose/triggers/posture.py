@@ -9,10 +9,17 @@ from pydantic import Field, model_validator
 from rtpose.interfaces import Settings
 from rtpose.skeleton import Skeleton
 from rtpose.triggers.angle import turn_deg
-from rtpose.triggers.condition import Condition, ConditionSettings, Keypoints, Quantity, indices
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Keypoints,
+    Quantity,
+    QuantitySettings,
+    indices,
+)
 from rtpose.triggers.geometry import Point
 from rtpose.triggers.sample import Sample
-from rtpose.triggers.thresholds import BoundSettings, Positive, QuantityCondition
+from rtpose.triggers.thresholds import Positive, QuantityBoundSettings, QuantityCondition
 from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
 Measure = Literal["length", "straightness", "bend"]
@@ -24,8 +31,8 @@ _UNITS: Final[dict[Measure, tuple[str, ...]]] = {
 }
 
 
-class PostureSettings(BoundSettings):
-    """A chain of keypoints, what is measured along it, and thresholds.
+class ChainSettings(QuantitySettings):
+    """A chain of keypoints, and what is measured along it.
 
     Attributes
     ----------
@@ -35,6 +42,45 @@ class PostureSettings(BoundSettings):
         ``length``: the sum of the links, in px or mm. ``straightness``: the distance between the
         two ends over the length, 1 where the chain is straight. ``bend``: the sum of the turns at
         the inner keypoints, in deg, whichever way they go; 0 where the chain is straight.
+    """
+
+    UNITS: ClassVar[tuple[str, ...]] = ("px", "mm", "ratio", "deg")
+    keypoints: Annotated[Keypoints, Field(min_length=2)]
+    measure: Measure
+
+    @model_validator(mode="after")
+    def _is_a_chain(self) -> Self:
+        needed = 2 if self.measure == "length" else 3
+        if len(self.keypoints) < needed:
+            raise ValueError(f"{self.measure} needs at least {needed} keypoints")
+        if len(set(self.keypoints)) != len(self.keypoints):
+            raise ValueError("the keypoints of a chain must differ")
+        return self
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units of the measure."""
+        return _UNITS[self.measure]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """At least 0; a straightness is at most 1."""
+        return 0.0, (1.0 if self.measure == "straightness" else math.inf)
+
+    def build(self) -> "Posture":
+        """Return what measures the chain."""
+        return Posture(tuple(self.keypoints), self.measure)
+
+    def words(self) -> str:
+        """Say what is measured between which ends."""
+        return f"{self.keypoints[0]} to {self.keypoints[-1]}: {self.measure}"
+
+
+class PostureSettings(ChainSettings, QuantityBoundSettings):
+    """A chain and what is measured along it (`ChainSettings`), and thresholds.
+
+    Attributes
+    ----------
     above_px, below_px, above_mm, below_mm : float, optional
         For the length. At least one threshold is given; both mean between them. The thresholds
         themselves do not meet it.
@@ -46,9 +92,6 @@ class PostureSettings(BoundSettings):
         Once met, it stays met until the value is back by more than this.
     """
 
-    UNITS: ClassVar[tuple[str, ...]] = ("px", "mm", "ratio", "deg")
-    keypoints: Annotated[Keypoints, Field(min_length=2)]
-    measure: Measure
     above_px: Positive | None = None
     below_px: Positive | None = None
     hysteresis_px: Positive | None = None
@@ -64,13 +107,8 @@ class PostureSettings(BoundSettings):
 
     @model_validator(mode="after")
     def _fits_the_measure(self) -> Self:
-        needed = 2 if self.measure == "length" else 3
-        if len(self.keypoints) < needed:
-            raise ValueError(f"{self.measure} needs at least {needed} keypoints")
-        if len(set(self.keypoints)) != len(self.keypoints):
-            raise ValueError("the keypoints of a chain must differ")
-        if self.unit not in _UNITS[self.measure]:
-            units = " or ".join(_UNITS[self.measure])
+        if self.unit not in self.units:
+            units = " or ".join(self.units)
             raise ValueError(f"{self.measure} has thresholds in {units}, not in {self.unit}")
         return self
 
@@ -129,11 +167,6 @@ class PostureCondition(QuantityCondition):
     """A measure along a chain of keypoints against thresholds."""
 
     Config: ClassVar[type[ConditionSettings]] = PostureSettings
-
-    def __init__(self, config: PostureSettings) -> None:
-        ends = f"{config.keypoints[0]} to {config.keypoints[-1]}"
-        quantity = Posture(tuple(config.keypoints), config.measure)
-        super().__init__(config, quantity, f"{ends}: {config.measure}")
 
 
 class PostureTriggerSettings(EventTriggerSettings, PostureSettings):

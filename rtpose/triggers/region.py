@@ -19,7 +19,7 @@ from rtpose.triggers.sample import Sample
 from rtpose.triggers.trigger import ConditionTrigger, TriggerSettings
 
 
-class RegionSettings(ShapeSettings):
+class RegionSettings(ShapeSettings, ConditionSettings):
     """A region (`ShapeSettings`) and who must be in it.
 
     Attributes

@@ -1,12 +1,16 @@
 """A pose as conditions see it: a time, and a place or nothing for every keypoint."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rtpose.errors import TriggerError
 from rtpose.messages import Pose
 from rtpose.triggers.geometry import Point
+
+#: A pose, and what it is forecast to be for each of three outputs.
+_KEPT: Final = 4
 
 
 class Sample(NamedTuple):
@@ -43,13 +47,14 @@ class Unpacked(NamedTuple):
 class Unpacker:
     """Unpacks a pose once for all triggers that look at it.
 
-    One after another they ask for the same pose; scalars out of an array one by one would cost each
-    of them more than its condition. It keeps the last pose, and nothing is lost by asking for
-    another one in between.
+    One after another they ask for the same pose, or for one of the few forecasts that are made of
+    it; scalars out of an array one by one would cost each of them more than its condition. It keeps
+    the last few poses, and nothing is lost by asking for another one in between.
     """
 
     def __init__(self) -> None:
         self._last: tuple[Pose, Unpacked] | None = None
+        self._kept: deque[tuple[Pose, Unpacked]] = deque(maxlen=_KEPT)
 
     def __call__(self, pose: Pose, keypoints: int) -> Unpacked:
         """Unpack a pose.
@@ -68,12 +73,20 @@ class Unpacker:
         """
         last = self._last
         if last is None or last[0] is not pose:
-            last = self._last = (pose, _unpack(pose))
+            last = self._last = self._find(pose)
         if len(last[1].confidences) != keypoints:
             raise TriggerError(
                 f"the pose has {pose.keypoints.shape[1]} keypoints, the skeleton {keypoints}"
             )
         return last[1]
+
+    def _find(self, pose: Pose) -> tuple[Pose, Unpacked]:
+        for kept in self._kept:
+            if kept[0] is pose:
+                return kept
+        new = pose, _unpack(pose)
+        self._kept.appendleft(new)
+        return new
 
 
 def _unpack(pose: Pose) -> Unpacked:

@@ -8,16 +8,22 @@ from pydantic import Field
 
 from rtpose.interfaces import Settings
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.condition import Condition, ConditionSettings, Keypoint, Quantity
+from rtpose.triggers.condition import (
+    Condition,
+    ConditionSettings,
+    Keypoint,
+    Quantity,
+    QuantitySettings,
+)
 from rtpose.triggers.sample import Sample
-from rtpose.triggers.thresholds import BoundSettings, Positive, QuantityCondition
+from rtpose.triggers.thresholds import Positive, QuantityBoundSettings, QuantityCondition
 from rtpose.triggers.trigger import ConditionTrigger, EventTriggerSettings
 
 #: When a keypoint was where: start_ns, x, y in px.
 Fix = tuple[int, float, float]
 
 
-class WindowSettings(ConditionSettings):
+class WindowSettings(Settings):
     """How a speed is taken.
 
     Attributes
@@ -34,21 +40,38 @@ class WindowSettings(ConditionSettings):
     max_gap_ms: Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)] = 100.0
 
 
-class SpeedSettings(WindowSettings, BoundSettings):
-    """A keypoint, a window (`WindowSettings`), and thresholds.
+class SpeedOfSettings(WindowSettings, QuantitySettings):
+    """A keypoint and a window (`WindowSettings`).
 
     Attributes
     ----------
     keypoint : str
         A keypoint of the model.
+    """
+
+    UNITS: ClassVar[tuple[str, ...]] = ("px_s", "mm_s")
+    keypoint: Keypoint
+
+    def build(self) -> "Speed":
+        """Return what takes the speed."""
+        return Speed(self.keypoint, self)
+
+    def words(self) -> str:
+        """Say whose speed."""
+        return f"{self.keypoint}: speed"
+
+
+class SpeedSettings(SpeedOfSettings, QuantityBoundSettings):
+    """A speed (`SpeedOfSettings`) and thresholds.
+
+    Attributes
+    ----------
     above_px_s, below_px_s, above_mm_s, below_mm_s : float, optional
         At least one; both in one unit mean between them. The thresholds themselves do not meet it.
     hysteresis_px_s, hysteresis_mm_s : float, optional
         Once met, it stays met until the speed is back by more than this.
     """
 
-    UNITS: ClassVar[tuple[str, ...]] = ("px_s", "mm_s")
-    keypoint: Keypoint
     above_px_s: Positive | None = None
     below_px_s: Annotated[Positive, Field(gt=0)] | None = None
     hysteresis_px_s: Positive | None = None
@@ -134,9 +157,6 @@ class SpeedCondition(QuantityCondition):
     """A speed against thresholds."""
 
     Config: ClassVar[type[ConditionSettings]] = SpeedSettings
-
-    def __init__(self, config: SpeedSettings) -> None:
-        super().__init__(config, Speed(config.keypoint, config), f"{config.keypoint}: speed")
 
 
 class SpeedTriggerSettings(EventTriggerSettings, SpeedSettings):

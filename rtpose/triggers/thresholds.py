@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from rtpose.errors import InputError
 from rtpose.interfaces import Scale
 from rtpose.skeleton import Skeleton
-from rtpose.triggers.condition import Condition, ConditionSettings, Quantity
+from rtpose.triggers.condition import Condition, ConditionSettings, QuantitySettings
 from rtpose.triggers.sample import Sample
 
 Positive = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -150,10 +150,23 @@ def px_per_unit(unit: str, scale: Scale | None) -> float:
         return 1.0
     if scale is None:
         raise InputError(
-            f"a threshold is given in {unit}, and the rig has no scale: write [arena] "
+            f"something is given in {unit}, and the rig has no scale: write [arena] "
             f"px_per_mm = ..., or give it in {unit.replace('mm', 'px')}"
         )
     return scale.px_per_mm
+
+
+def quantity_words(words: str, value: float | None, unit: str) -> str:
+    """Say what a number is, in a unit that is the ending of a field."""
+    if value is None:
+        return f"{words} not known"
+    if unit == "ratio":
+        return f"{words} {value:.3f}"
+    return f"{words} {value:.1f} {_WORDS.get(unit, unit)}"
+
+
+class QuantityBoundSettings(QuantitySettings, BoundSettings):
+    """Base of the settings of a quantity and of the thresholds that it is compared with."""
 
 
 class QuantityCondition(Condition):
@@ -161,18 +174,13 @@ class QuantityCondition(Condition):
 
     Parameters
     ----------
-    config : BoundSettings
-        The settings.
-    quantity : Quantity
-        Gives px where there is a unit with px.
-    words : str
-        What the number is, for `describe`: ``"snout: speed"``.
+    config : QuantityBoundSettings
+        The settings, of the quantity and of the thresholds.
     """
 
-    def __init__(self, config: BoundSettings, quantity: Quantity, words: str) -> None:
+    def __init__(self, config: QuantityBoundSettings) -> None:
         self._config = config
-        self._quantity = quantity
-        self._words = words
+        self._quantity = config.build()
         self._threshold = Threshold()
         self._px_per_unit = 1.0
         self._value: float | None = None
@@ -204,9 +212,5 @@ class QuantityCondition(Condition):
 
     def describe(self) -> str:
         """Say the number, in the unit of the thresholds."""
-        if self._value is None:
-            return f"{self._words} not known"
-        if self._config.unit == "ratio":
-            return f"{self._words} {self._value:.3f}"
-        unit = _WORDS.get(self._config.unit, self._config.unit)
-        return f"{self._words} {self._value / self._px_per_unit:.1f} {unit}"
+        value = None if self._value is None else self._value / self._px_per_unit
+        return quantity_words(self._config.words(), value, self._config.unit)

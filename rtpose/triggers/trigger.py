@@ -1,25 +1,26 @@
 """A condition as a trigger: gates and a filter before it; policies, dwell and limits after it."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rtpose.errors import TriggerError
 from rtpose.interfaces import Decision, Scale, Settings, Trigger
 from rtpose.messages import Pose
 from rtpose.skeleton import Skeleton
 from rtpose.triggers.condition import Condition, ConditionSettings, Milliseconds
-from rtpose.triggers.filters import AnyFilter
-from rtpose.triggers.gates import KeypointPath, Paths
-from rtpose.triggers.sample import unpacked
-from rtpose.triggers.timing import Dwell, Limits, MissingPolicy, Policy
+from rtpose.triggers.gates import GateSettings, Paths
+from rtpose.triggers.sample import Sample, unpacked
+from rtpose.triggers.timing import Dwell, Limits
 
 _LONGEST_WORDS = 200
 # Looked up once: members of an enumeration cost a call each time.
 _FIRE, _HIGH, _LOW, _NOTHING = Decision.FIRE, Decision.HIGH, Decision.LOW, Decision.NOTHING
 
 
-class TriggerSettings(ConditionSettings):
+class TriggerSettings(GateSettings, ConditionSettings):
     """What every trigger made of a condition has in ``[triggers.<name>]``, beside the condition.
 
     Attributes
@@ -28,12 +29,8 @@ class TriggerSettings(ConditionSettings):
         ``starts``: a pulse at the pose where the condition begins to be met; ``ends``: a pulse
         where it ceases; ``while``: a high line as long as it is met; ``unless``: as long as it is
         not. For a region these are ``enter``, ``leave``, ``inside`` and ``outside``.
-    min_confidence : float
-        A keypoint with less is taken for missing; on top of the model's own limit.
-    max_jump_px_s : float, optional
-        A keypoint that would have moved faster is taken for missing, see `JumpGate`.
-    filter : table, optional
-        ``type = "one-euro"``, ``"median"`` or ``"exponential"``, see `rtpose.triggers.filters`.
+    min_confidence, max_jump_px_s, filter : optional
+        See `GateSettings`.
     missing : {'skip', 'hold', 'false', 'safe'}
         A pose that does not tell whether the condition is met: ``skip`` passes over it, only a high
         line goes low, and its next rise counts as another one; ``hold`` goes on as in the last pose
@@ -55,24 +52,9 @@ class TriggerSettings(ConditionSettings):
     """
 
     when: str
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_jump_px_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
-    filter: AnyFilter | None = None
-    missing: Policy = "skip"
-    hold_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] | None = None
     refractory_ms: Milliseconds = 0.0
     once_per_trial: bool = False
     max_fires: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
-
-    @model_validator(mode="after")
-    def _hold_has_a_limit(self) -> Self:
-        if (self.missing == "hold") != (self.hold_ms is not None):
-            raise ValueError(
-                'missing = "hold" needs hold_ms: for how long at most'
-                if self.hold_ms is None
-                else 'hold_ms has a meaning with missing = "hold" only'
-            )
-        return self
 
 
 class EventTriggerSettings(TriggerSettings):
@@ -86,13 +68,82 @@ _OPPOSITE = frozenset({"ends", "unless", "leave", "outside"})
 _LEVEL = frozenset({"while", "unless", "inside", "outside"})
 
 
-class ConditionTrigger(Trigger):
+class SampleTrigger(Trigger):
+    """A trigger that sees the keypoints of one animal through gates and a filter.
+
+    Time is `Pose.start_ns` alone; where it goes back or stands still, all that was timed begins
+    afresh.
+
+    Parameters
+    ----------
+    gates : GateSettings
+        The settings.
+    """
+
+    def __init__(self, gates: GateSettings) -> None:
+        self._gates = gates
+        self._scale: Scale | None = None
+        self._keypoints = 0
+        self._paths: Paths | None = None
+        self._last_ns: int | None = None
+        self._between_ns = 0
+
+    @abstractmethod
+    def _decide(self, sample: Sample) -> Decision:
+        """Take what the next pose shows, later than those before, and say what should happen."""
+
+    @abstractmethod
+    def _start_afresh(self, start_ns: int) -> None:
+        """Forget what was timed: the next sample is not later than the one before."""
+
+    @abstractmethod
+    def _words(self) -> str:
+        """Say what the last decision was made on."""
+
+    def calibrate(self, scale: Scale) -> None:
+        """Take note of the arena's scale."""
+        self._scale = scale
+
+    def _look_at(self, skeleton: Skeleton, keypoints: Iterable[str]) -> None:
+        """Look up the keypoints that it needs; the end of `prepare`."""
+        self._paths = self._gates.paths(skeleton, keypoints)
+        self._keypoints = len(skeleton.names)
+
+    def update(self, pose: Pose) -> Decision:
+        """Take one pose and say what should happen."""
+        if not self._keypoints:
+            raise TriggerError("update before prepare: the keypoints' places are not known yet")
+        seen = unpacked(pose, self._keypoints)
+        start_ns = seen.sample.start_ns
+        if self._last_ns is not None:
+            if start_ns <= self._last_ns:
+                self._start_afresh(start_ns)
+                if self._paths is not None:
+                    self._paths.reset()
+            self._between_ns = start_ns - self._last_ns
+        self._last_ns = start_ns
+        return self._decide(seen.sample if self._paths is None else self._paths.update(seen))
+
+    def delay_ms(self, rate_hz: float) -> float:
+        """Return by how much its filter delays poses at a frame rate, 0 without a filter."""
+        chosen = self._gates.filter
+        return 0.0 if chosen is None else chosen.delay_ms(rate_hz)
+
+    def describe(self) -> str:
+        """Say what the last decision was made on, and how late the filter made it."""
+        words = self._words()
+        chosen = self._gates.filter
+        if chosen is not None and self._between_ns > 0:
+            words += f"; {chosen.type} filter: {self.delay_ms(1e9 / self._between_ns):.1f} ms late"
+        return words if len(words) <= _LONGEST_WORDS else words[: _LONGEST_WORDS - 3] + "..."
+
+
+class ConditionTrigger(SampleTrigger):
     """A trigger made of a condition: a class that derives from it names its two parts.
 
     The first pose that tells only says where things stand: an animal that starts inside has not
-    entered. A pose that does not tell never fires and never raises a line. Time is `Pose.start_ns`
-    alone; where it goes back or stands still, all that was timed begins afresh: windows, filters,
-    dwell and refractory times, and high lines.
+    entered. A pose that does not tell never fires and never raises a line. Where time goes back,
+    windows, filters, dwell and refractory times, and high lines begin afresh.
 
     Parameters
     ----------
@@ -105,63 +156,31 @@ class ConditionTrigger(Trigger):
 
     def __init__(self, config: Any) -> None:
         settings: TriggerSettings = config
-        self._settings = settings
+        super().__init__(settings)
         self._condition = self.condition_type(settings)
         self._opposite = settings.when in _OPPOSITE
         self._level = settings.when in _LEVEL
-        self._policy = MissingPolicy(settings.missing, _ns(settings.hold_ms or 0.0))
+        self._policy = settings.policy()
         self._dwell = Dwell(_ns(settings.dwell_ms))
         self._limits = Limits(
             _ns(settings.refractory_ms), settings.max_fires, settings.once_per_trial
         )
         self._idle = _LOW if self._level else _NOTHING
         self._without = _LOW if settings.missing == "safe" else self._idle
-        self._scale: Scale | None = None
-        self._keypoints = 0
-        self._paths: Paths | None = None
-        self._last_ns: int | None = None
-        self._between_ns = 0
         self._wanted = False  # whether what `when` waits for held in the last pose that told
         self._open = False  # whether it did not hold at some time before, so that it may begin
         self._on = False  # whether a level is high, as far as this trigger knows
 
     # ----------------------------------------------------------------------------- the contract
 
-    def calibrate(self, scale: Scale) -> None:
-        """Take note of the arena's scale."""
-        self._scale = scale
-
     def prepare(self, skeleton: Skeleton) -> None:
         """Look up keypoints, and turn mm into px."""
-        settings = self._settings
         self._condition.prepare(skeleton, self._scale)
-        self._keypoints = len(skeleton.names)
-        if settings.min_confidence or settings.max_jump_px_s or settings.filter:
-            self._paths = Paths(
-                [
-                    (
-                        skeleton.index(name),
-                        KeypointPath(
-                            settings.min_confidence, settings.max_jump_px_s, settings.filter
-                        ),
-                    )
-                    for name in dict.fromkeys(self._condition.keypoints)
-                ]
-            )
+        self._look_at(skeleton, self._condition.keypoints)
 
-    def update(self, pose: Pose) -> Decision:
-        """Take one pose and say what should happen."""
-        if not self._keypoints:
-            raise TriggerError("update before prepare: the keypoints' places are not known yet")
-        seen = unpacked(pose, self._keypoints)
-        start_ns = seen.sample.start_ns
-        if self._last_ns is not None:
-            if start_ns <= self._last_ns:
-                self._start_afresh(start_ns)
-            self._between_ns = start_ns - self._last_ns
-        self._last_ns = start_ns
+    def _decide(self, sample: Sample) -> Decision:
+        start_ns = sample.start_ns
         self._limits.settle()
-        sample = seen.sample if self._paths is None else self._paths.update(seen)
         met = self._condition.update(sample)
         if met is None:
             return self._on_missing(start_ns)
@@ -182,23 +201,13 @@ class ConditionTrigger(Trigger):
         """Count `once_per_trial` anew."""
         self._limits.start_trial()
 
-    def delay_ms(self, rate_hz: float) -> float:
-        """Return by how much its filter delays poses at a frame rate, 0 without a filter."""
-        chosen = self._settings.filter
-        return 0.0 if chosen is None else chosen.delay_ms(rate_hz)
-
     @property
     def momentary(self) -> bool:
         """Whether it gives pulses: for all values of `when` but those that last."""
         return not self._level
 
-    def describe(self) -> str:
-        """Say what the last decision was made on, and how late the filter made it."""
-        words = self._condition.describe()
-        chosen = self._settings.filter
-        if chosen is not None and self._between_ns > 0:
-            words += f"; {chosen.type} filter: {self.delay_ms(1e9 / self._between_ns):.1f} ms late"
-        return words if len(words) <= _LONGEST_WORDS else words[: _LONGEST_WORDS - 3] + "..."
+    def _words(self) -> str:
+        return self._condition.describe()
 
     # --------------------------------------------------------------------------- the three cases
 
@@ -250,8 +259,6 @@ class ConditionTrigger(Trigger):
         self._dwell.reset()
         self._limits.time_went_back(start_ns)
         self._condition.reset()
-        if self._paths is not None:
-            self._paths.reset()
 
 
 def _ns(milliseconds: float) -> int:

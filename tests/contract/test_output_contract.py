@@ -9,11 +9,13 @@ show how)::
     class TestMyOutput(OutputContract):
         plugin = MyOutput
         settings = {"port": "/dev/ttyACM0"}
+
+`HostTimedContract` has more for an output whose pulses the host times, and
+`device_timed_contract.py` for one that times trains, levels and limits itself.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -22,8 +24,7 @@ from pydantic import ValidationError
 from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.interfaces import Output, OutputInfo
-from rtpose.messages import Ack, Command
-from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
+from rtpose.messages import Ack, Command, InputEvent, Status, decode, encode
 from rtpose_hardware.virtual import VirtualOutput
 
 LINES = {"laser": {"pin": 0, "max_on_ms": 200}, "valve": {"pin": 1, "max_on_ms": 200}}
@@ -34,7 +35,7 @@ PATIENCE_NS = 10_000_000_000
 Order = tuple[str, str, int]
 
 
-def command(command_id: int, line: str, action: str, width_us: int) -> Command:
+def command(command_id: int, line: str, action: str, width_us: int, **more: Any) -> Command:
     return Command.model_validate(
         {
             "command_id": command_id,
@@ -42,6 +43,7 @@ def command(command_id: int, line: str, action: str, width_us: int) -> Command:
             "line": line,
             "action": action,
             "width_us": width_us,
+            **more,
         }
     )
 
@@ -166,6 +168,27 @@ class OutputContract:
         with pytest.raises(OutputError, match="lazer"):
             armed.send(command(1, "lazer", "pulse", 1000))
         assert not self.is_refused(armed, command(2, "laser", "pulse", 1000))
+
+    def test_a_train_is_taken_or_refused_but_never_something_else(self, armed: Output) -> None:
+        train = command(1, "laser", "train", 1000, period_us=2000, count=3)
+        assert self.is_refused(armed, train) is not self.plugin.takes_trains
+        assert not self.is_refused(armed, command(2, "laser", "off", 0))
+
+    def test_a_level_on_a_line_without_levels_is_refused(self, armed: Output) -> None:
+        assert self.is_refused(armed, command(1, "laser", "on", 1000, level=0.5))
+        assert not self.is_refused(armed, command(2, "laser", "on", 1000, level=1.0))
+
+    def test_inputs_and_facts_never_wait_and_can_be_published(self, output: Output) -> None:
+        assert isinstance(output.facts(), Mapping)
+        output.open()
+        output.arm()
+        assert not self.is_refused(output, command(1, "laser", "pulse", 1000))
+        assert all(isinstance(event, InputEvent) for event in output.inputs())
+        info = {"facts": {"rig": dict(output.facts())}}
+        status = Status(run="r", process="control", state="armed", sent_ns=now_ns(), info=info)
+        assert decode(encode(status)) == status
+        output.close()
+        assert isinstance(output.facts(), Mapping)
 
     @pytest.mark.parametrize("action", ["on", "pulse"])
     def test_longer_than_a_line_may_be_on_is_refused(self, armed: Output, action: str) -> None:
@@ -311,17 +334,3 @@ class HostTimedContract(OutputContract):
 class TestVirtual(OutputContract):
     plugin = VirtualOutput
     settings: ClassVar[Mapping[str, Any]] = {"watchdog_ms": 1000}
-
-
-@pytest.mark.usefixtures("emulated_board")
-class TestEmulatedTtl(OutputContract):
-    """The board's own firmware, on an emulated chip."""
-
-    plugin = EmulatedTtlOutput
-    settings: ClassVar[Mapping[str, Any]] = {"watchdog_ms": 1000}
-
-    @pytest.fixture
-    def make_output(self, tmp_path: Path) -> Callable[[], Output]:
-        settings = {"lines": LINES, **self.settings, "edge_log": str(tmp_path / "edges.log")}
-        config = EmulatedTtlOutput.Config.model_validate(settings)
-        return lambda: EmulatedTtlOutput(config)

@@ -183,6 +183,18 @@ class TriggerContract:
             assert (Decision.HIGH if trigger.momentary else Decision.FIRE) not in given
         assert trigger.delay_ms(RATE_HZ) >= 0
 
+    def test_every_high_has_a_level_that_a_line_can_have(self, poses: list[Pose]) -> None:
+        trigger, levels = self.trigger(), set()
+        for pose in poses:
+            if trigger.update(pose) is Decision.HIGH:
+                assert isinstance(trigger.level, float)
+                assert 0 < trigger.level <= 1
+                levels.add(trigger.level)
+        if trigger.gives_levels:
+            assert len(levels) > 1
+        else:
+            assert levels <= {1.0}
+
     def test_sessions_trials_and_refusals_come_at_any_time(self, poses: list[Pose]) -> None:
         trigger = self.trigger()
         for i, pose in enumerate(poses):
@@ -326,6 +338,38 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "all": {"type": "all", "of": [REGION, FAST], "when": "while"},
     "any": {"type": "any", "of": [{**REGION, "dwell_ms": 50}, FAST], "when": "ends"},
     "not": {"type": "not", "of": REGION, "when": "while"},
+    "proportional-speed": {
+        "type": "proportional",
+        "quantity": {"type": "speed", "keypoint": "snout", "window_ms": 50},
+        "from_mm_s": [100, 500],
+        "slew_per_s": 20,
+        "filter": {"type": "median", "poses": 3},
+    },
+    "proportional-distance": {
+        "type": "proportional",
+        "quantity": {
+            "type": "distance",
+            "keypoint": "snout",
+            "circle": {"x_px": 320, "y_px": 240, "radius_px": 100},
+        },
+        "from_px": [-50, 100],
+        "to": [0.8, 0.0],
+        "min_level": 0.2,
+        "missing": "hold",
+        "hold_ms": 40,
+    },
+    "proportional-looking": {
+        "type": "proportional",
+        "quantity": {
+            "type": "looking",
+            "back": "tailbase",
+            "front": "snout",
+            "point": {"x_px": 320, "y_px": 240},
+        },
+        "from_deg": [10, 90],
+        "to": [1, 0],
+        "missing": "safe",
+    },
 }
 
 

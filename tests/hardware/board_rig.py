@@ -29,6 +29,14 @@ PATIENCE_S = 10.0
 
 SESSION = 0x1234
 
+#: Protocol version of the firmware that is not ours.
+OTHER_VERSION = 250
+
+#: In front of a command: it may then open only what its user may, which root otherwise exceeds.
+NO_PRIVILEGE: Sequence[str] = (
+    ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+)
+
 Frame = TypeVar("Frame", bound=Received)
 
 
@@ -136,6 +144,10 @@ class EmulatedBoard:
         """Drive pins from outside, as emulator/inputs.c describes."""
         with self._inputs.open("w") as fifo:
             fifo.write("".join(f"{line}\n" for line in lines))
+
+    def happened(self) -> list[str]:
+        """Return what hosts did to it, in order: "opened", "closed", "reset", "rx"."""
+        return [entry.what for entry in self.wire if entry.what != "tx"]
 
     # ------------------------------------------------------------------- the wire to it
 

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from board_rig import EMULATOR, FIRMWARE, FIRMWARE_115200, HARDWARE, EmulatedBoard
+from board_rig import (
+    EMULATOR,
+    FIRMWARE,
+    FIRMWARE_115200,
+    HARDWARE,
+    OTHER_VERSION,
+    EmulatedBoard,
+)
+
+from rtpose_hardware import protocol
 
 #: Debian packages, and what shows that each is there: a program or a file.
 _NEEDED = {
@@ -37,6 +46,31 @@ def built() -> None:
         if os.environ.get("RTPOSE_REQUIRE_HARDWARE") == "1":
             pytest.fail(message)
         pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def other_version(built: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return our firmware, .hex beside .elf, as an rtpose of another version would have it."""
+    sources = tmp_path_factory.mktemp("other-version") / "firmware"
+    shutil.copytree(HARDWARE / "firmware", sources, ignore=shutil.ignore_patterns("build"))
+    header = sources / "protocol.h"
+    ours = f"#define PROTOCOL_VERSION {protocol.PROTOCOL_VERSION}\n"
+    theirs = f"#define PROTOCOL_VERSION {OTHER_VERSION}\n"
+    assert ours in header.read_text()
+    header.write_text(header.read_text().replace(ours, theirs))
+    subprocess.run(["make", "-s", "-C", sources], check=True, capture_output=True)
+    return sources / "build" / "board.hex"
+
+
+@pytest.fixture(scope="session")
+def silent_firmware(built: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return firmware, .hex beside .elf, that says nothing."""
+    folder = tmp_path_factory.mktemp("silent")
+    source, elf, file = folder / "silent.c", folder / "silent.elf", folder / "silent.hex"
+    source.write_text("int main(void) { for (;;) ; }\n")
+    subprocess.run(["avr-gcc", "-mmcu=atmega328p", "-Os", "-o", elf, source], check=True)
+    subprocess.run(["avr-objcopy", "-O", "ihex", elf, file], check=True)
+    return file
 
 
 @pytest.fixture

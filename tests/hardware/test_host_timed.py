@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from test_output_contract import LINES, PATIENCE_NS, command, pause
 
 from rtpose import plugins
 from rtpose.clock import now_ns
 from rtpose.errors import OutputError
-from rtpose.interfaces import OutputInfo, OutputSettings
-from rtpose.messages import Ack
+from rtpose.interfaces import LineConfig, OutputInfo, OutputSettings
+from rtpose.messages import Ack, Command
 from rtpose_hardware.host_timed import Answer, HostTimedOutput
-from rtpose_hardware.virtual import VirtualBoard
+from rtpose_hardware.virtual_board import VirtualBoard
 
 
 class Device(HostTimedOutput):
@@ -153,6 +154,57 @@ def test_a_refusal_by_the_driver_moves_nothing(device: Device) -> None:
     assert device.levels == before
 
 
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        (command(1, "laser", "on", 1000), ""),
+        (
+            command(1, "laser", "on", 1000).model_copy(update={"level": 0.5}),
+            "do not say levels = true",
+        ),
+        (
+            command(1, "laser", "on", 1000).model_copy(update={"action": "train"}),
+            "trains need a device with a clock of its own",
+        ),
+    ],
+)
+def test_a_train_or_a_level_is_refused_and_sets_nothing(
+    device: Device, order: Command, words: str
+) -> None:
+    before = dict(device.levels)
+    device.send(order)
+    (ack,) = device.acks()
+    assert (ack.ok, words in ack.detail) == (not words, True)
+    assert (device.levels == before) is not ack.ok
+
+
+def test_levels_are_refused_by_the_settings() -> None:
+    lines = {"laser": {"pin": 0, "max_on_ms": 200, "levels": True}}
+    with pytest.raises(ValidationError, match="'laser' cannot take levels: this output only"):
+        OutputSettings.model_validate({"lines": lines})
+
+
+def test_refractory_time_and_dose_are_kept_by_the_driver_too() -> None:
+    limits = {"pin": 0, "max_on_ms": 200, "refractory_ms": 60_000, "dose_ms": 200}
+    valve = {"pin": 1, "max_on_ms": 200, "dose_ms": 150}
+    device = Device(OutputSettings.model_validate({"lines": {"laser": limits, "valve": valve}}))
+    device.open()
+    device.arm()
+    for line, action, width_us in [
+        ("laser", "on", 1000),
+        ("laser", "off", 0),
+        ("laser", "pulse", 1000),
+        ("valve", "pulse", 150_001),
+    ]:
+        device.send(command(1, line, action, width_us))
+    details = [ack.detail for ack in device.acks() if not ack.ok]
+    assert details == [
+        "within refractory_ms = 60000 of its last fall",
+        "it would be on for more than dose_ms = 150",
+    ]
+    device.close()
+
+
 def test_it_is_not_opened_twice(device: Device) -> None:
     with pytest.raises(OutputError, match="open already"):
         device.open()
@@ -170,13 +222,14 @@ ORDERS = st.lists(
 def test_the_thread_wakes_up_exactly_when_a_line_falls(
     orders: list[tuple[str, bool, int, int]],
 ) -> None:
-    board = VirtualBoard(dict.fromkeys(LINES, 200_000), watchdog_ns=500_000)
+    limit = LineConfig(pin=0, max_on_ms=0.2)
+    board = VirtualBoard(dict.fromkeys(LINES, limit), watchdog_ns=500_000)
     at_ns = 0
     board.arm(at_ns)
     for line, on, width_us, wait_us in orders:
         board.execute(command(1, line, "on" if on else "pulse", width_us), at_ns)
         end_ns = at_ns + wait_us * 1000
-        while (fall_ns := board.next_fall_ns()) is not None and fall_ns <= end_ns:
+        while (fall_ns := board.next_edge_ns()) is not None and fall_ns <= end_ns:
             board.settle(fall_ns - 1)
             before = len(board.edges)
             board.settle(fall_ns)
@@ -184,7 +237,7 @@ def test_the_thread_wakes_up_exactly_when_a_line_falls(
         at_ns = end_ns
         board.settle(at_ns)
         board.beat(at_ns)
-    assert (board.next_fall_ns() is None) == (not any(board.levels(at_ns).values()))
+    assert (board.next_edge_ns() is None) == (not any(board.levels(at_ns).values()))
 
 
 @pytest.mark.parametrize("name", ["modem-lines", "firmata", "open-ephys", "osc", "lsl"])

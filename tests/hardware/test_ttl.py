@@ -24,21 +24,24 @@ from board_rig import (
     read_wire,
     relayed,
 )
-from test_output_contract import OutputContract, pause
+from device_timed_contract import DeviceTimedContract, Drive, InputContract, MakeWith
+from test_output_contract import LINES as CONTRACT_LINES
+from test_output_contract import Edges, OutputContract, pause
 
 from rtpose.clock import now_ns
 from rtpose.errors import BoardVersionError, OutputError
-from rtpose.interfaces import LineConfig
+from rtpose.interfaces import Output
 from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
 from rtpose_hardware.answers import BoardStatus, parse
 from rtpose_hardware.board_output import BoardOutput
+from rtpose_hardware.board_settings import BoardLine
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
 from rtpose_hardware.ttl import TtlOutput
 
 pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("built")]
 
-LINES = {"laser": LineConfig(pin=0, max_on_ms=2000), "valve": LineConfig(pin=5, max_on_ms=2000)}
+LINES = {"laser": BoardLine(pin=0, max_on_ms=2000), "valve": BoardLine(pin=5, max_on_ms=2000)}
 
 
 def command(command_id: int, line: str, action: str, width_us: int = 0) -> Command:
@@ -107,18 +110,62 @@ class TestEmulated(OutputContract):
     settings: ClassVar[Mapping[str, Any]] = {"watchdog_ms": 200}
 
     @pytest.fixture
-    def make_output(self, tmp_path: Path) -> Callable[[], EmulatedTtlOutput]:
-        config = EmulatedTtlOutput.Config.model_validate(
-            {
-                "lines": {
-                    "laser": {"pin": 0, "max_on_ms": 200},
-                    "valve": {"pin": 1, "max_on_ms": 200},
-                },
-                "edge_log": str(tmp_path / "edges.log"),
-                **self.settings,
-            }
-        )
+    def make_output(self, tmp_path: Path) -> Callable[[], Output]:
+        edge_log = str(tmp_path / "edges.log")
+        settings = {"lines": CONTRACT_LINES, "edge_log": edge_log, **self.settings}
+        config = EmulatedTtlOutput.Config.model_validate(settings)
         return lambda: EmulatedTtlOutput(config)
+
+
+class TestTtl(DeviceTimedContract, InputContract):
+    """The driver for a serial port, on a wire that can be cut, at the end of which is a board."""
+
+    plugin = TtlOutput
+    settings: ClassVar[Mapping[str, Any]] = {"port": "/dev/no-such-port", "watchdog_ms": 300}
+
+    @pytest.fixture
+    def wire(self, rig: EmulatedBoard) -> Iterator[Relay]:
+        rig.drive("D2 0")  # the contact of the emergency stop is closed
+        relay = Relay(rig.tty)
+        yield relay
+        if relay.tty:
+            relay.close()
+
+    @pytest.fixture
+    def make_with(self, wire: Relay) -> MakeWith:
+        def build(lines: Mapping[str, Any]) -> TtlOutput:
+            settings = {
+                **self.settings,
+                "port": wire.tty,
+                "lines": lines,
+                "inputs": {"lick": {"pin": "D8", "edges": "both"}},
+                "stop_input": "closed-is-well",
+            }
+            return TtlOutput(TtlOutput.Config.model_validate(settings))
+
+        return build
+
+    @pytest.fixture
+    def unplug(self, wire: Relay) -> Callable[[], None]:
+        def cut() -> None:
+            wire.close()
+            wire.tty = ""
+
+        return cut
+
+    @pytest.fixture
+    def lick(self, rig: EmulatedBoard) -> Drive:
+        rig.drive("D8 0")
+        return lambda high: rig.drive(f"D8 {high:d}")
+
+    @pytest.fixture
+    def press(self, rig: EmulatedBoard) -> Drive:
+        return lambda pressed: rig.drive("D2 z" if pressed else "D2 0")
+
+    @pytest.fixture
+    def edges(self, rig: EmulatedBoard) -> Callable[[], Edges]:
+        names = {0: "laser", 1: "lamp"}
+        return lambda: [(names[edge.line], bool(edge.level)) for edge in rig.edges]
 
 
 # ----------------------------------------------------------------------------------- in order
@@ -164,7 +211,7 @@ def test_a_pulse_has_its_width_and_a_refusal_its_reason(
     assert details[1] == (True, "")
     assert details[2] == (True, "no edge: the line was high already")
     assert details[3][0] is False
-    assert "high already" in details[3][1]
+    assert details[3][1] == "the line is on or in a train already"
     assert details[4][0] is False
     assert "2000 ms" in details[4][1]
     assert details[5] == (True, "no edge: the line was low already")
@@ -243,7 +290,7 @@ def test_another_protocol_is_refused(
     shutil.copytree(HARDWARE / "firmware", sources, ignore=shutil.ignore_patterns("build"))
     header = sources / "protocol.h"
     text = header.read_text()
-    for old, new in (("PROTOCOL_VERSION 1", "PROTOCOL_VERSION 2"), ("60000000", "50000000")):
+    for old, new in (("PROTOCOL_VERSION 2", "PROTOCOL_VERSION 3"), ("60000000", "50000000")):
         if drift in text.split(old)[0].splitlines()[-1] + old:
             header.write_text(text.replace(old, new))
     assert header.read_text() != text
@@ -252,9 +299,9 @@ def test_another_protocol_is_refused(
     )
     board = start_board(firmware=sources / "build" / "board.elf")
     output = make_ttl(board.tty)
-    version = 2 if drift == "PROTOCOL_VERSION" else 1
+    version = 3 if drift == "PROTOCOL_VERSION" else 2
     with pytest.raises(
-        BoardVersionError, match=rf"version {version} .*version 1 .*flash"
+        BoardVersionError, match=rf"version {version} .*version 2 .*flash"
     ) as caught:
         output.open()
     assert caught.value.exit_code == 2
@@ -454,12 +501,13 @@ def test_commands_that_a_vanished_board_will_not_answer_are_reported(
 HOST = """
 import sys
 import time
-from rtpose.interfaces import LineConfig
+from rtpose.interfaces import Output
 from rtpose.messages import Command
+from rtpose_hardware.board_settings import BoardLine
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
 
 edges, wire = sys.argv[1:]
-lines = {"laser": LineConfig(pin=3, max_on_ms=60000)}
+lines = {"laser": BoardLine(pin=3, max_on_ms=60000)}
 output = EmulatedTtlOutput(
     EmulatedTtlOutput.Config(lines=lines, watchdog_ms=100, edge_log=edges, wire_log=wire)
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -60,3 +61,26 @@ def test_a_wheel_holds_packages_and_no_tests(installed: Path) -> None:
     top = {entry.name for entry in installed.iterdir() if not entry.name.endswith(".dist-info")}
     assert top == {"rtpose", "rtpose_hardware", "rtpose_train"}
     assert not list((installed / "rtpose" / "zoo").glob("*.p[ty]"))
+
+
+def test_a_wheel_builds_the_firmware_that_it_came_with(installed: Path, tmp_path: Path) -> None:
+    tools = ("make", "avr-gcc", "avr-objcopy", "avr-size")
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        message = f"the firmware cannot be built here: {', '.join(missing)} missing"
+        if os.environ.get("RTPOSE_REQUIRE_HARDWARE") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    sources = {path for path in installed.rglob("*") if path.is_file()}
+    built = subprocess.run(
+        [sys.executable, "-m", "rtpose", "flash", "--build-only"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "rtpose-ttl-1000000.hex").read_text().startswith(":")
+    assert {path for path in installed.rglob("*") if path.is_file()} == sources
+    assert not (installed / "rtpose_hardware" / "firmware" / "host").exists()

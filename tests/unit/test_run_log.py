@@ -1,5 +1,6 @@
 """The run's log: append-only, whole lines, and honest about what it could not write."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,24 @@ def test_a_full_disk_is_said_and_counted() -> None:
     log = RunLog(Path("/dev/full"))
     log.append(event(0))
     log.append(event(1))
-    with pytest.raises(RecordingError, match=r"2 messages lost: .*No space left"):
+    with pytest.raises(RecordingError, match=r"2 records lost: .*No space left"):
         log.close()
 
 
+def test_a_disk_that_fills_up_within_a_line_is_said_in_its_own_words(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "events.jsonl")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        log.append(event(0))
+        with pytest.raises(RecordingError, match=r"1 records lost: .*File too large"):
+            log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.path.stat().st_size == 100
+    assert read_log(log.path) == []
+
+
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="cannot write the run's log"):
+    with pytest.raises(RecordingError, match="cannot write the run's record"):
         RunLog(tmp_path / "absent" / "events.jsonl")

@@ -16,6 +16,7 @@ from rtpose.skeleton import Skeleton
 from rtpose.triggers.logic import CombinedTriggerSettings
 from rtpose.triggers.nested import Nested
 from rtpose.triggers.region import RegionSettings, RegionTrigger, RegionTriggerSettings
+from rtpose.triggers.sample import Unpacker
 
 SQUARE = [[10, 10], [20, 10], [20, 20], [10, 20]]
 IN, OUT = (15.0, 15.0), (50.0, 15.0)
@@ -283,6 +284,15 @@ def test_triggers_that_share_a_pose_see_the_same() -> None:
         decisions = [first.update(pose), other.update(another), second.update(pose)]
         expected = {IN: "HHL", OUT: "LHH", None: "LHL"}[place]
         assert "".join(map(letter, decisions)) == expected
+
+
+def test_triggers_that_ask_in_turn_for_a_pose_and_its_forecasts_unpack_each_once() -> None:
+    poses = [make_pose((x, 0)) for x in range(4)]
+    unpack = Unpacker()
+    first = [unpack(pose, 3) for pose in poses]
+    again = [unpack(pose, 3) for pose in reversed(poses)]
+    assert all(one is other for one, other in zip(first, reversed(again), strict=True))
+    assert [seen.sample.points[0] for seen in first] == [(x, 0) for x in range(4)]
 
 
 def test_describe_says_what_the_decision_was_made_on_and_how_late() -> None:

@@ -1,27 +1,17 @@
-"""Publisher, subscriber, request socket: the only file that knows ZeroMQ.
-
-A publisher never waits: a subscriber that is too slow loses messages, sees it in ``seq``, and slows
-nobody. Whatever is received is checked by `messages.decode`; what does not pass is counted in
-``malformed`` and dropped.
-"""
+"""Publisher, subscriber, heartbeats, and the direct line from inference to control."""
 
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Self
 
 import zmq
-import zmq.auth
 import zmq.error
 
+from rtpose.bus.sockets import Socket
 from rtpose.clock import now_ns
-from rtpose.errors import InputError, MessageError, NoReplyError
+from rtpose.errors import MessageError
 from rtpose.messages import (
-    MAX_PAYLOAD_BYTES,
     AnyMessage,
-    Reply,
-    Request,
     decode,
     encode,
     encode_direct,
@@ -39,77 +29,6 @@ _SUBSCRIPTIONS_PER_CALL = 16
 
 #: The longest message on a direct line: a status with its counters and skeleton is a few kB.
 _DIRECT_BYTES = 1 << 16
-
-
-class _Socket:
-    """A ZeroMQ socket of its own context, closed without lingering."""
-
-    def __init__(self, kind: int) -> None:
-        self._context = zmq.Context(io_threads=1)
-        self.raw = self._context.socket(kind)
-        self.raw.setsockopt(zmq.LINGER, 0)
-        self.raw.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES)
-
-    def bind(self, endpoint: str, curve_secret_key_file: str | None = None) -> str:
-        """Bind and return the endpoint, with its port if the given one left it open (``:*``)."""
-        try:
-            if curve_secret_key_file is not None:
-                self._encrypt(curve_secret_key_file)
-            self.raw.bind(endpoint)
-        except zmq.error.ZMQError as error:
-            self.close()
-            raise InputError(
-                f"cannot bind {endpoint}: {error}; is another rig running? "
-                "Give other ports in [stream]"
-            ) from error
-        except InputError:
-            self.close()
-            raise
-        return self.raw.getsockopt_string(zmq.LAST_ENDPOINT)
-
-    def _encrypt(self, secret_key_file: str) -> None:
-        public, secret = _load_key(secret_key_file)
-        if secret is None:
-            raise InputError(f"{secret_key_file}: holds no secret key")
-        self.raw.setsockopt(zmq.CURVE_PUBLICKEY, public)
-        self.raw.setsockopt(zmq.CURVE_SECRETKEY, secret)
-        self.raw.setsockopt(zmq.CURVE_SERVER, 1)
-
-    def connect(self, endpoint: str, server_public_key: bytes | None = None) -> None:
-        """Connect; with a key, only to the server that owns it, and encrypted."""
-        if server_public_key is not None:
-            public, secret = zmq.curve_keypair()
-            self.raw.setsockopt(zmq.CURVE_PUBLICKEY, public)
-            self.raw.setsockopt(zmq.CURVE_SECRETKEY, secret)
-            self.raw.setsockopt(zmq.CURVE_SERVERKEY, server_public_key)
-        try:
-            self.raw.connect(endpoint)
-        except zmq.error.ZMQError as error:
-            self.close()
-            raise InputError(f"cannot connect to {endpoint!r}: {error}") from error
-
-    def close(self) -> None:
-        """Close the socket and its context."""
-        self.raw.close()
-        self._context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-
-def _load_key(path: str) -> tuple[bytes, bytes | None]:
-    try:
-        return zmq.auth.load_certificate(Path(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a ZeroMQ certificate: {error}") from error
-
-
-def public_key(path: Path) -> bytes:
-    """Return the public key in a ZeroMQ certificate file."""
-    return _load_key(str(path))[0]
 
 
 def direct_pair() -> tuple[socket.socket, socket.socket]:
@@ -165,7 +84,7 @@ class DirectReceiver:
         self.raw.close()
 
 
-class Publisher(_Socket):
+class Publisher(Socket):
     """Publishes messages; JSON is made only while somebody subscribes to it.
 
     Parameters
@@ -237,7 +156,7 @@ class Publisher(_Socket):
             self.publish(*self._greeting())
 
 
-class Subscriber(_Socket):
+class Subscriber(Socket):
     """Receives messages from one or more publishers.
 
     Attributes
@@ -287,7 +206,7 @@ class Subscriber(_Socket):
             return None
 
 
-class Inbox(_Socket):
+class Inbox(Socket):
     """Collects heartbeats from child processes (PULL, loopback, a free port)."""
 
     def __init__(self) -> None:
@@ -307,7 +226,7 @@ class Inbox(_Socket):
             return None
 
 
-class Outbox(_Socket):
+class Outbox(Socket):
     """Sends to an `Inbox`; drops what cannot be sent at once, since the next beat follows."""
 
     def __init__(self, endpoint: str) -> None:
@@ -329,86 +248,10 @@ class Outbox(_Socket):
         super().close()
 
 
-class RequestServer(_Socket):
-    """Answers requests from any number of clients, without ever waiting for one (ROUTER).
-
-    Attributes
-    ----------
-    malformed : int
-        Messages that are no requests of this version; they changed nothing.
-    unanswered : int
-        Answers that nobody was there to take.
-    """
-
-    def __init__(self, endpoint: str, curve_secret_key_file: str | None = None) -> None:
-        super().__init__(zmq.ROUTER)
-        self.raw.setsockopt(zmq.RCVHWM, 64)
-        self.raw.setsockopt(zmq.SNDHWM, 64)
-        self.endpoint = self.bind(endpoint, curve_secret_key_file)
-        self.malformed = 0
-        self.unanswered = 0
-
-    def serve(self, answer: Callable[[Request], Reply], at_most: int = 8) -> None:
-        """Answer what has come in; at most a few, so that a flood cannot hold the loop up."""
-        for _ in range(at_most):
-            if not self.raw.poll(0):
-                return
-            # The sender's identity, perhaps a request id of its own (REQ_CORRELATE), an empty part.
-            *envelope, payload = self.raw.recv_multipart(zmq.DONTWAIT)
-            if len(envelope) not in (2, 3) or envelope[-1]:
-                self.malformed += 1
-                continue
-            reply = self._answer(payload, answer)
-            try:
-                self.raw.send_multipart([*envelope, encode(reply)], zmq.DONTWAIT)
-            except zmq.error.ZMQError:
-                self.unanswered += 1
-
-    def _answer(self, payload: bytes, answer: Callable[[Request], Reply]) -> Reply:
-        try:
-            message = decode(payload)
-            if not isinstance(message, Request):
-                raise MessageError(f"a {message.type_name} is not a request")
-        except MessageError as error:
-            self.malformed += 1
-            return Reply(ok=False, state="unchanged", reasons=[str(error)[:1000]])
-        return answer(message)
-
-
-class Requester(_Socket):
-    """Asks a running rig (REQ)."""
-
-    def __init__(self, endpoint: str, server_public_key: bytes | None = None) -> None:
-        super().__init__(zmq.REQ)
-        self._endpoint = endpoint
-        self.raw.setsockopt(zmq.REQ_RELAXED, 1)
-        self.raw.setsockopt(zmq.REQ_CORRELATE, 1)
-        self.connect(endpoint, server_public_key)
-
-    def ask(self, request: Request, timeout_s: float) -> Reply:
-        """Send a request and return its answer.
-
-        Raises
-        ------
-        NoReplyError
-            If no answer came in time: no rig is running there, or it does not answer.
-        """
-        self.raw.send(encode(request))
-        if not self.raw.poll(round(timeout_s * 1000)):
-            raise NoReplyError(
-                f"no answer from {self._endpoint} within {timeout_s:g} s: "
-                "is the rig running, and are these its ports?"
-            )
-        reply = decode(self.raw.recv())
-        if not isinstance(reply, Reply):
-            raise MessageError(f"{self._endpoint} answered with a {reply.type_name}")
-        return reply
-
-
 class Poller:
     """Waits for any of several sockets."""
 
-    def __init__(self, *sources: _Socket | DirectReceiver) -> None:
+    def __init__(self, *sources: Socket | DirectReceiver) -> None:
         self._poller = zmq.Poller()
         for source in sources:
             self._poller.register(source.raw, zmq.POLLIN)

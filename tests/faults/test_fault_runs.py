@@ -1,0 +1,36 @@
+"""The short version of ``make faults``: one run per process and kind of fault, from fixed seeds."""
+
+from pathlib import Path
+
+import pytest
+from fault_judge import judge
+from fault_plan import make_plan
+from fault_rig import carry_out
+
+pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("emulated_board")]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "board-hang",
+        "board-unplug",
+        "camera-black",
+        "capture-kill",
+        "control-kill",
+        "control-stop",
+        "disk-limit",
+        "flood-requests",
+        "inference-stop",
+        "output-raise-beat",
+        "recorder-kill",
+        "supervisor-kill",
+        "trigger-hang",
+        "trigger-raise",
+    ],
+)
+def test_a_fault_leaves_no_line_high_and_a_true_record(kind: str, tmp_path: Path) -> None:
+    verdict = judge(carry_out(make_plan(1000, kind), tmp_path / kind))
+    assert verdict.violations == []
+    assert verdict.unaccounted == 0
+    assert verdict.commands > 0
