@@ -11,6 +11,7 @@ struct use {
     uint32_t rise_us, width_us, period_us;
     uint32_t end_us; /* planned; rounded up, the rise down */
     uint16_t count;
+    uint8_t rounded_us; /* by which end_us is therefore too late: 0 or 1 */
 };
 
 static struct line {
@@ -89,7 +90,7 @@ static void close(struct line *line, uint32_t until_us)
         return;
     uint32_t on_us = use->count * use->width_us;
     if ((int32_t)(use->end_us - until_us) > 0) {
-        uint32_t unused_us = use->end_us - until_us;
+        uint32_t unused_us = use->end_us - use->rounded_us - until_us;
         on_us -= unused_us < use->width_us ? unused_us : use->width_us;
         use->end_us = until_us;
     }
@@ -135,8 +136,10 @@ void limit_begin(uint8_t number, uint32_t tick, uint32_t width_us, uint32_t peri
         return;
     struct line *line = &lines[number];
     uint32_t length_us = count > 1 ? width_us + (uint32_t)(count - 1) * period_us : width_us;
-    line->use = (struct use){port_us(tick), width_us, period_us, rounded_up_us(tick) + length_us,
-                             count};
+    uint8_t rounded_us = tick % PORT_TICKS_PER_US != 0;
+    uint32_t rise_us = port_us(tick);
+    line->use = (struct use){rise_us,  width_us,  period_us, rise_us + length_us + rounded_us,
+                             count, rounded_us};
     line->runs = true;
 }
 

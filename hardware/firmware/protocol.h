@@ -78,7 +78,7 @@
                                  DONE. Edges sooner than that after the last reported one are
                                  counted, not reported */
 #define REQUEST_STOP_INPUT 0x0A /* * u8 STOP_MODE_* -> DONE */
-#define REQUEST_SELF_TEST 0x0B  /* * moves no line -> ANSWER_SELF_TEST, after up to 50 ms */
+#define REQUEST_SELF_TEST 0x0B  /* * moves no line -> ANSWER_SELF_TEST, after some 50 ms */
 /* Orders to a line; the line is in the low 4 bits. A width is 1 to 4 bytes, us. */
 #define REQUEST_OFF 0x10   /* low now, and no more of its train -> DONE, or UNCHANGED if there was
                               nothing to end */

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import serial
 
 from rtpose_hardware import protocol
-from rtpose_hardware.answers import BoardStatus, Done, Hello, Received, parse
+from rtpose_hardware.answers import BoardStatus, Done, Hello, InputEdge, Received, parse
 from rtpose_hardware.protocol import Request
 
 HARDWARE = Path(__file__).resolve().parents[2] / "hardware"
@@ -300,6 +300,15 @@ class EmulatedBoard:
             if isinstance(frame, kind):
                 found.append(frame)
         return found
+
+    def reports(self, count: int) -> list[InputEdge]:
+        """Return so many reports of inputs, and what else of them is on its way."""
+        found: list[InputEdge] = []
+        while len(found) < count:
+            frame = self.receive()
+            if isinstance(frame, InputEdge):
+                found.append(frame)
+        return found + self.events(InputEdge) + self.events(InputEdge)
 
     def wait_for_change(self, count: int) -> list[Change]:
         """Wait until the pins were driven so many times; return how."""

@@ -284,7 +284,7 @@ def run(model: Model, core: Core, script: Script) -> None:
             assert most_on_us(spans, line.window_us or 2**62) <= line.dose_us
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(st.tuples(steps, pauses_us), max_size=40))
 def test_the_lines_do_what_was_ordered_within_every_limit(core: Core, script: Script) -> None:
     """Whatever is ordered whenever, compare the board with a model of what it promises."""
@@ -320,7 +320,7 @@ near_limits = st.sampled_from(
 )
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(near_limits, st.lists(st.tuples(near_steps, near_pauses_us), min_size=5, max_size=40))
 def test_refractory_time_and_dose_hold_to_the_microsecond(
     core: Core,

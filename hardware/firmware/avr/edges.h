@@ -20,7 +20,7 @@ extern uint32_t guard_end;    /* may be later than the timeline's entry for it *
 extern volatile bool stopped; /* by the stop input, since the guard was started */
 extern uint32_t stop_tick;
 
-/* Make the edges that are due within EARLY cycles, and see to it that the next ones will be made. */
+/* Make the edges that are due within EARLY cycles; the compare interrupt will make the next. */
 void serve_timeline(void);
 
 /* What makes an edge: both ports, and which lines timer 0 drives. */
