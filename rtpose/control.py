@@ -13,13 +13,13 @@ from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
 from rtpose.engine import Engine
 from rtpose.errors import OutputError
-from rtpose.events import EventRecord
+from rtpose.events import AT_THE_TERMINAL, CANNOT_WRITE, EventRecord
 from rtpose.loop import Loop, go_realtime
 from rtpose.messages import Pose, Reply, Request, Status, TriggerEvent
 from rtpose.pose_log import PoseLog
 from rtpose.readiness import Readiness
 from rtpose.rig import Rig
-from rtpose.run_log import CANNOT_WRITE, RunLog
+from rtpose.run_log import RunLog
 from rtpose.skeleton import Skeleton
 
 _PRIORITY: Final = 55
@@ -144,7 +144,7 @@ class Control:
         """Work off what came, keep limits and beats, answer requests; never waits."""
         if self._loop.estop_ordered:
             self._loop.estop_ordered = False
-            self._engine.stop_at_once("asked for at the rig's terminal", now_ns(), asked=True)
+            self._engine.stop_at_once(AT_THE_TERMINAL, now_ns(), asked=True)
         for _ in range(_POSES_PER_TURN):
             message = self._poses.receive()
             if message is None:

@@ -5,7 +5,6 @@ again: `rtpose.control` runs it live, `rtpose.replay` over a record.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from rtpose.actuators import Actuator, Line
@@ -19,9 +18,10 @@ from rtpose.rig import Rig
 from rtpose.skeleton import Skeleton
 from rtpose.switchboard import Switchboard
 from rtpose.trigger_runner import TriggerRunner
-from rtpose.yoke import YokedAct, YokedActs, misfit, read_yoked_acts
+from rtpose.yoke import YokedAct, YokedActs, read_all_yoked_acts
 
 _LATCHED: Final = "the emergency stop was used: release it first (rtpose release)"
+_NEVER_REFUSED: Final = frozenset({"disarm", "estop", "release", "stop"})
 _COUNTERS: Final = (
     "poses",
     "fires",
@@ -95,7 +95,7 @@ class Engine:
             decided_ns,
             doing,
         )
-        self._yoked = YokedActs(_read_yoked_acts(rig))
+        self._yoked = YokedActs(read_all_yoked_acts(rig))
         self.armed = False
         self.latched = False
         self.seed = self._experiment.seed
@@ -135,6 +135,9 @@ class Engine:
         answered = "acks" if ack.confirmed else "unconfirmed"
         self._counters[answered if ack.ok else "refused_by_output"] += 1
         self._decider.on_ack(ack)
+        if not ack.ok and self._switchboard.was_switched_off_by(ack):
+            line = f"{ack.output}.{ack.line}"
+            self.disarm(f"{line} may still be high: {ack.detail}", ack.ack_ns)
 
     def on_input(self, event: InputEvent, now: int) -> None:
         """Take what happened at an input of an output."""
@@ -155,6 +158,10 @@ class Engine:
 
         Whoever calls it with ``arm`` has looked first whether anything hinders it.
         """
+        if request.action in _NEVER_REFUSED:
+            self._obey_at_once(request.action, now)
+            return []
+        self.tick(now)  # what was due by then comes first, as with a pose
         match request.action:
             case "arm":
                 return self._arm_or_say(now)
@@ -167,7 +174,6 @@ class Engine:
             case "set":
                 trigger, key = request.trigger or "", request.key or ""
                 return self.set_parameter(trigger, key, request.value, now)
-        self._obey_at_once(request.action, now)
         return []
 
     def _obey_at_once(self, action: str, now: int) -> None:
@@ -280,6 +286,7 @@ class Engine:
     def _repeat(self, runner: TriggerRunner, act: YokedAct, now: int) -> None:
         """Do again what was done in the run that a trigger is yoked to."""
         line = runner.actuator.lines[runner.line.name]
+        line.settle(now)
         command, words = act.command, f"yoked: {act.offset_ns / 1e9:.4f} s after arming"
         if act.changes:
             left_us = line.time_left_us(now) if line.is_high_by(runner.name) else 0
@@ -369,21 +376,3 @@ class Engine:
         self._switchboard.let_go(words, now, held_by=trigger)
         self._record.tell("parameter-set", now, trigger=trigger, asked=True, detail=words)
         return []
-
-
-def _read_yoked_acts(rig: Rig) -> dict[str, list[YokedAct]]:
-    """Return what each yoked trigger repeats; raise `InputError` if its line cannot do that."""
-    found = {}
-    for name, entry in rig.triggers.items():
-        common = entry.common
-        if common.yoked_to is None:
-            continue
-        found[name] = read_yoked_acts(Path(common.yoked_to), common.yoked_trigger or name)
-        output, line = entry.target
-        limits, plugin = rig.outputs[output].settings.lines[line], rig.outputs[output].plugin
-        problem = misfit(found[name], limits, takes_trains=plugin.takes_trains)
-        if problem:
-            raise InputError(
-                f"triggers.{name}.yoked_to: {common.yoked_to} has {problem} of {common.output}"
-            )
-    return found

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rtpose.messages import EventKind, Pose, TriggerEvent
 
 _LONGEST_DETAIL = 4000
+
+#: What control does without a pose or a request, in the words of the event: by these, a replay
+#: knows it again. The first ones begin those words.
+CANNOT_WRITE: Final = "the run's record cannot be written"
+AT_THE_TERMINAL: Final = "asked for at the rig's terminal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,10 @@ in ``status.inference``, which is sent every second and at once after a new subs
 ``input``: an edge on an input of an output device (a lick, a camera's exposure), `InputEvent`.
 
 Requests: a msgpack map with ``v``, ``type: "request"``, ``action`` and what that action needs, see
-`Request`; the answer is a ``reply``.
+`Request`, in at most 4096 bytes; the answer is a ``reply``. What is no request changes nothing, is
+counted in ``malformed`` of ``status.control``, and answered with ``ok`` false. Clients take turns
+request by request, so that none can hold up another. A connection that has not finished its
+handshake within 2 s, or not with the rig's key, is let go and counted in ``failed_handshakes``.
 """
 
 import json
@@ -399,7 +402,7 @@ class Heartbeat(Message):
 
 
 class Request(Message):
-    """A rig controller's request to a running rig.
+    """A rig controller's request to a running rig; what it changes is recorded as an event.
 
     Attributes
     ----------
@@ -413,7 +416,8 @@ class Request(Message):
         With ``fire``: width of the pulse, within the line's limits.
     trigger, key, value : optional
         With ``set``: the trigger's name, one of its settings as in ``[triggers.<name>]``, and what
-        that is to be from now on.
+        that is to be until the run ends: what TOML can say and JSON too, or nil for a setting that
+        may be absent. Not ``output``, ``pulse_ms`` and what else every trigger has.
     receive_ns : int or None
         When control took it; in the run's log only, where it stands before what came of it.
     """

@@ -18,7 +18,7 @@ from rtpose.errors import RecordingError
 from rtpose.loop import Loop
 from rtpose.messages import Pose, TriggerEvent
 from rtpose.model_card import ModelCard
-from rtpose.overlay import Image
+from rtpose.overlay import Image, LineLevels
 from rtpose.rig import Rig
 from rtpose.ring import RingAddress, RingReader, Taken, WriterState
 
@@ -69,6 +69,16 @@ class _Recorder:
         self._poses: dict[int, Pose] = {}
         self._newest_pose = -1
         self._fires: dict[str, int] = {}
+        self._settings = {name: e.settings.model_dump() for name, e in rig.triggers.items()}
+        self._levels = LineLevels(
+            [
+                f"{output.name}.{name}"
+                for output in rig.outputs.values()
+                for name, line in output.settings.lines.items()
+                if line.levels
+            ],
+            {name: entry.common.output for name, entry in rig.triggers.items()},
+        )
         loop.counters.update(recorded=0, passed_over=0)
 
     def run(self, reader: RingReader) -> None:
@@ -101,8 +111,10 @@ class _Recorder:
             if isinstance(message, Pose):
                 self._poses[message.frame_id] = message
                 self._newest_pose = max(self._newest_pose, message.frame_id)
-            elif isinstance(message, TriggerEvent) and message.kind == "fire" and message.trigger:
-                self._fires[message.trigger] = message.decide_ns
+            elif isinstance(message, TriggerEvent):
+                self._levels.take(message)
+                if message.kind == "fire" and message.trigger:
+                    self._fires[message.trigger] = message.decide_ns
 
     def _write_what_is_due(self, *, everything: bool = False) -> None:
         now = now_ns()
@@ -122,14 +134,17 @@ class _Recorder:
             for name, at in self._fires.items()
             if 0 <= at - ready_ns + _FLASH_NS < 2 * _FLASH_NS
         }
-        for name, entry in self._rig.triggers.items():
-            overlay.draw_region(image, entry.settings.model_dump(), name in flashing)
+        levels = self._levels.at(frame_id, ready_ns)
+        active = flashing | self._levels.holders()
+        for name, settings in self._settings.items():
+            overlay.draw_places(image, settings, name in active)
         words = [f"frame {frame_id}"]
         if pose is not None:
             overlay.draw_pose(image, pose, self._skeleton)
             words.append(f"pose after {(pose.publish_ns - pose.start_ns) / 1e6:.1f} ms")
         words += [f"{name}: fire" for name in sorted(flashing)]
         overlay.draw_words(image, words)
+        overlay.draw_levels(image, levels)
         if pose is not None and (flashing or not (self._snapshot and self._snapshot[0])):
             self._snapshot = (bool(flashing), image)
         if self._video is not None:

@@ -16,21 +16,20 @@ the animal would have done if something else had been sent.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice
 from typing import Final
 
 from rtpose.actuators import Actuator
 from rtpose.comparison import identity
 from rtpose.engine import Engine
 from rtpose.errors import MessageError, OutputError
-from rtpose.events import EventRecord
+from rtpose.events import AT_THE_TERMINAL, CANNOT_WRITE, EventRecord
 from rtpose.messages import Ack, AnyMessage, InputEvent, Request, TriggerEvent
 from rtpose.pose_log import TakenPose
 from rtpose.readiness import Readiness
 from rtpose.recorded_output import RecordedAnswers, RecordedOutput, usual_ns
 from rtpose.rig import Rig
 from rtpose.run_folder import RunRecord
-from rtpose.run_log import CANNOT_WRITE
 
 #: How long control waits at most before it looks at its clock again.
 _TURN_NS: Final = 5_000_000
@@ -111,6 +110,7 @@ class _Replay:
         self._usual_decision_ns = usual_ns(
             event.decide_ns - event.receive_ns for event in events if event.receive_ns is not None
         )
+        self._taken = 0
         self._last_seq: int | None = None
         self._lost_poses = 0
         self._receive_ns = self._done_ns = 0
@@ -120,23 +120,21 @@ class _Replay:
 
     def run(self) -> Replayed:
         """Do it."""
-        messages, at, poses = self._record.messages, 0, 0
+        messages, poses = self._record.messages, 0
         for taken in self._record.poses():
             if taken.records > len(messages):
                 break  # the log lost what came before it
-            self._take_messages(at, messages[at : taken.records])
-            at = taken.records
+            self._take_messages(taken.receive_ns)
             self._take_pose(taken)
             poses += 1
-        end, is_whole = len(messages), self._record.is_whole(poses)
+        is_whole = self._record.is_whole(poses)
+        self._take_messages(None if is_whole else self._done_ns + 1)
+        left = sum(isinstance(message, TriggerEvent) for message in messages[self._taken :])
         if not is_whole:
-            end = at + _before(messages[at:], self._done_ns)
-            left = sum(isinstance(message, TriggerEvent) for message in messages[end:])
             self._notes.append(
                 f"the record breaks off after {poses} poses: {left} later events are not compared"
             )
-        self._take_messages(at, messages[at:end])
-        recorded = [m for m in messages[:end] if isinstance(m, TriggerEvent)]
+        recorded = [m for m in messages[: self._taken] if isinstance(m, TriggerEvent)]
         replayed = self._replayed
         if self._exact and not is_whole:
             replayed = replayed[: len(recorded)]  # the log lost the others
@@ -177,36 +175,55 @@ class _Replay:
         self._answers.now_ns = self._decided.get(trigger, usual_ns)
         return self._answers.now_ns
 
-    def _take_messages(self, first: int, messages: Sequence[AnyMessage]) -> None:
-        for index, message in enumerate(messages, first):
+    def _take_messages(self, end_ns: int | None) -> None:
+        """Take what the log has next, up to a time or to its end."""
+        messages = self._record.messages
+        while self._taken < len(messages):
+            message = messages[self._taken]
+            at_ns = _time_ns(message)
+            if end_ns is not None and at_ns >= end_ns:
+                return
+            self._taken += 1
             if isinstance(message, TriggerEvent):
                 self._take_event(message)
-                continue
-            at_ns = _time_ns(message)
-            self._advance(at_ns)
-            if isinstance(message, Ack):
-                ack = self._answers.known(message)
-                if ack is not None:
-                    self._engine.on_ack(ack, at_ns)
-            elif isinstance(message, InputEvent):
-                self._engine.on_input(message, at_ns)
-            elif isinstance(message, Request):
-                self._take_request(message, at_ns, index)
+            else:
+                self._take_message(message, at_ns)
 
-    def _take_request(self, request: Request, at_ns: int, index: int) -> None:
+    def _take_message(self, message: AnyMessage, at_ns: int) -> None:
+        self._advance(at_ns)
+        if isinstance(message, Ack):
+            ack = self._answers.known(message)
+            if ack is not None:
+                self._engine.on_ack(ack, at_ns)
+        elif isinstance(message, InputEvent):
+            self._engine.on_input(message, at_ns)
+        elif isinstance(message, Request):
+            self._take_request(message, at_ns)
+
+    def _take_request(self, request: Request, at_ns: int) -> None:
         if request.action == "arm":
-            self._answers.arm_failure = _failure_to_arm(self._record.messages[index + 1 :])
+            self._answers.arm_failure = self._failure_to_arm()
         reasons: list[str] = []
         self._guarded(lambda: reasons.extend(self._engine.obey(request, at_ns)))
         if reasons and not self._exact:
             self._notes.append(f"request {request.action!r} was refused: {'; '.join(reasons)}")
 
+    def _failure_to_arm(self) -> str:
+        """Return why an output did not arm, from what follows the request; empty if all did."""
+        following = islice(self._record.messages, self._taken, None)
+        event = next((m for m in following if isinstance(m, TriggerEvent)), None)
+        return event.detail if event is not None and event.kind == "disarmed" else ""
+
     def _take_event(self, event: TriggerEvent) -> None:
-        """Let happen what the record says that the clock brought about."""
+        """Let happen what no pose and no message brought about."""
         if event.kind in _OF_CONTROL:
             self._advance(event.decide_ns)
             self._told.tell(event.kind, event.decide_ns, detail=event.detail)
+        elif event.kind == "estop" and event.detail == AT_THE_TERMINAL:
+            self._advance(event.decide_ns)
+            self._engine.stop_at_once(event.detail, event.decide_ns, asked=True)
         elif event.kind == "disarmed" and event.detail.startswith(CANNOT_WRITE):
+            self._advance(event.decide_ns)
             self._engine.disarm(event.detail, event.decide_ns)
         elif self._exact and not self._is_known(event):
             of_the_clock = event.frame_id is None and not event.asked
@@ -267,14 +284,3 @@ def _time_ns(message: AnyMessage) -> int:
     if isinstance(message, Ack | InputEvent | Request) and message.receive_ns is not None:
         return message.receive_ns
     raise MessageError(f"a {message.type_name} without receive_ns in the run's log")
-
-
-def _before(messages: Sequence[AnyMessage], end_ns: int) -> int:
-    """Return how many messages come first that are no later than a time."""
-    return sum(1 for _ in takewhile(lambda message: _time_ns(message) <= end_ns, messages))
-
-
-def _failure_to_arm(following: Sequence[AnyMessage]) -> str:
-    """Return why an output did not arm, from what follows the request; empty if all did."""
-    event = next((m for m in following if isinstance(m, TriggerEvent)), None)
-    return event.detail if event is not None and event.kind == "disarmed" else ""

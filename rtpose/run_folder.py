@@ -93,7 +93,7 @@ def read_run(folder: Path) -> RunRecord:
     except OSError as error:
         raise InputError(f"{folder / 'events.jsonl'}: {error.strerror}") from error
     except MessageError as error:
-        raise InputError(f"{folder / 'events.jsonl'} is damaged: {error}") from error
+        raise InputError(f"the run's log is damaged: {error}") from error
     try:
         counters = manifest["counters"].get("control", {})
         return RunRecord(

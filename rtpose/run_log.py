@@ -4,13 +4,9 @@ import json
 import queue
 import threading
 from pathlib import Path
-from typing import Final
 
-from rtpose.errors import RecordingError
+from rtpose.errors import MessageError, RecordingError
 from rtpose.messages import AnyMessage, decode, encode_json
-
-#: Begins what control says when it disarms because of that.
-CANNOT_WRITE: Final = "the run's record cannot be written"
 
 #: Far more than a run can write in the time that a disk may hang.
 _QUEUE_PIECES = 65536
@@ -104,10 +100,16 @@ def read_log(path: Path) -> list[AnyMessage]:
     Raises
     ------
     MessageError
-        If a whole line is not a message.
+        If a whole line is not a message; it says which.
     """
     *whole, last = path.read_bytes().split(b"\n")
-    return [decode(line) for line in [*whole, *([last] if _is_json(last) else [])] if line]
+    messages = []
+    for number, line in enumerate([*whole, *([last] if _is_json(last) else [])], 1):
+        try:
+            messages += [decode(line)] if line else []
+        except MessageError as error:
+            raise MessageError(f"{path}, line {number}: {error}") from error
+    return messages
 
 
 def _is_json(line: bytes) -> bool:

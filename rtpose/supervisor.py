@@ -23,8 +23,10 @@ from rtpose.client import Commands
 from rtpose.clock import now_ns, utc_now
 from rtpose.control import control
 from rtpose.errors import (
+    ConfigError,
     NoReplyError,
     NotReadyError,
+    Problem,
     ProcessFailedError,
     RecordingError,
 )
@@ -37,6 +39,7 @@ from rtpose.model_card import ModelCard
 from rtpose.recorder import RecorderTask, recorder
 from rtpose.rig import Rig
 from rtpose.ring import RingAddress
+from rtpose.yoke import read_all_yoked_acts
 from rtpose.zoo import find_model
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
@@ -63,17 +66,25 @@ def model_path(rig: Rig) -> Path:
 
 
 def check(rig: Rig) -> ModelCard:
-    """Check what needs the model: that it is one, and that the triggers' keypoints are in it.
+    """Check what needs other files: the model, the triggers' keypoints in it, the logs to repeat.
 
     Raises
     ------
     ModelError
         If the model is missing, damaged or has no card.
     ConfigError
-        With one problem for every trigger that asks for what the model does not find.
+        With one problem for every trigger that asks for what the model does not find, or that is
+        yoked to what its line could never do.
     """
     card = read_card(model_path(rig))
-    rig.check_triggers(card.keypoints())
+    problems: list[Problem] = []
+    for look in (lambda: rig.check_triggers(card.keypoints()), lambda: read_all_yoked_acts(rig)):
+        try:
+            look()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
     return card
 
 

@@ -149,6 +149,10 @@ class Switchboard:
             detail=why,
         )
 
+    def was_switched_off_by(self, ack: Ack) -> bool:
+        """Return whether an answer is to what switched its line off last."""
+        return self._actuators[ack.output].lines[ack.line].off_id == ack.command_id
+
     def let_go(self, why: str, now: int, held_by: str | None = None) -> None:
         """Switch off what is held high, or only what one trigger holds."""
         for line in self._lines():
@@ -172,8 +176,12 @@ class Switchboard:
 
     def _time_is_up(self, line: Line, now: int) -> None:
         limits = line.limits
-        by_dose = line.command is not None and line.command.width_us < line.longest_us
-        line.used_up = (
-            f"dose_ms = {limits.dose_ms:g}" if by_dose else f"max_on_ms = {limits.max_on_ms:g}"
-        )
+        shorter = line.command is not None and line.command.width_us < line.longest_us
+        if not shorter:
+            line.used_up = f"max_on_ms = {limits.max_on_ms:g}"
+        elif limits.dose_ms is not None:
+            line.used_up = f"dose_ms = {limits.dose_ms:g}"
+        else:  # it is repeated from a run in which it was not longer
+            self.switch_off(line, "its time is over", now)
+            return
         self.switch_off(line, f"{line.used_up} reached", now)

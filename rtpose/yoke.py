@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtpose.errors import InputError
+from rtpose.errors import ConfigError, InputError, Problem
 from rtpose.interfaces import LineConfig
 from rtpose.messages import Command, TriggerEvent
+from rtpose.rig import Rig
 from rtpose.run_log import read_log
 
 
@@ -75,21 +76,54 @@ def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
     return acts
 
 
-def misfit(acts: Sequence[YokedAct], limits: LineConfig, *, takes_trains: bool) -> str:
-    """Say what a line could never repeat and why, or return an empty string.
+def read_all_yoked_acts(rig: Rig) -> dict[str, list[YokedAct]]:
+    """Return what each yoked trigger of a rig is to send again, by its name.
+
+    Raises
+    ------
+    ConfigError
+        With one problem for every trigger whose log does not have that, or has what its line could
+        never do.
+    """
+    found, problems = {}, []
+    for name, entry in rig.triggers.items():
+        common = entry.common
+        if common.yoked_to is None:
+            continue
+        where = f"{rig.source}: triggers.{name}.yoked_to"
+        output, line = entry.target
+        target = rig.outputs[output]
+        try:
+            acts = read_yoked_acts(Path(common.yoked_to), common.yoked_trigger or name)
+        except InputError as error:
+            problems.append(Problem(where, str(error)))
+            continue
+        misfit = _misfit(acts, target.settings.lines[line], takes_trains=target.plugin.takes_trains)
+        if misfit is not None:
+            problems.append(Problem(where, f"{common.yoked_to} has {misfit[0]}", misfit[1]))
+        found[name] = acts
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _misfit(
+    acts: Sequence[YokedAct], limits: LineConfig, *, takes_trains: bool
+) -> tuple[str, str] | None:
+    """Say what a line could never repeat and what to do, or return None.
 
     A level that lasted for longer than the line may be high is no misfit: it ends where it must.
     """
     longest_us = round(limits.max_on_ms * 1000)
     for command in (act.command for act in acts):
+        width_ms = command.width_us / 1000
         if command.action == "train" and not takes_trains:
-            return "a train, which is beyond the output"
+            return "a train", "take an output that times trains"
         if command.action in ("pulse", "train") and command.width_us > longest_us:
-            width = f"a pulse of {command.width_us / 1000:g} ms"
-            return f"{width}, which is above max_on_ms = {limits.max_on_ms:g}"
+            return f"a pulse of {width_ms:g} ms", f"the line's max_on_ms is {limits.max_on_ms:g}"
         if command.level < 1 and not limits.levels:
-            return f"a level of {command.level:g}, which needs levels = true"
-    return ""
+            return f"a level of {command.level:g}", "set the line's levels = true, where it can"
+    return None
 
 
 class YokedActs:

@@ -100,9 +100,8 @@ static void watch_pwm(void)
     }
 }
 
-/* A 1 clears its flag, as the data sheet says. libsimavr up to 1.6 clears the others too: an overflow
- * that is due together with a captured edge would be lost, and the board's clock with it. */
-static void on_timer_flags(avr_t *chip, avr_io_addr_t address, uint8_t value, void *param)
+/* Writing a one clears that flag; libsimavr clears all of the timer's, whatever is written. */
+static void on_flags(avr_t *chip, avr_io_addr_t address, uint8_t value, void *param)
 {
     (void)param;
     for (int i = 0; i < chip->interrupts.vector_count; i++) {
@@ -245,7 +244,7 @@ void chip_make(void)
     library_reset = avr->reset;
     avr->reset = on_reset;
     watch_pwm();
-    avr->io[AVR_DATA_TO_IO(TIFR1)].w.c = on_timer_flags;
+    avr->io[AVR_DATA_TO_IO(TIFR1)].w.c = on_flags;
     for (const char *port = "BD"; *port; port++)
         avr_irq_register_notify(
             avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(*port), IOPORT_IRQ_PIN_ALL), on_port, NULL);

@@ -7,7 +7,8 @@
  *   --max-seconds N    end after N seconds whatever happens (default: never)
  *   --wire-log FILE    log the bytes of both directions
  *   --level-log FILE   log what timer 0 does with the lines that have levels
- *   --inputs FIFO      make this FIFO and let what is written to it drive the chip's pins, see inputs.c
+ *   --inputs FIFO      make this FIFO and let what is written to it drive the chip's pins; how is
+ *                      at the top of inputs.c
  *   --input-log FILE   log what drives them
  *   --no-reset-on-open a board whose DTR line does not reset it
  *   --boot-loader HEX  start this boot loader at every reset, which starts the firmware

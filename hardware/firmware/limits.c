@@ -63,11 +63,11 @@ static void charge(struct line *line, uint32_t on_us)
 
 /* ---- uses ---- */
 
-/* Cut a use to the on-times that have begun before a time. */
+/* Cut a use to the on-times that have begun by a time. */
 static void cut(struct use *use, uint32_t until_us)
 {
     int32_t elapsed_us = (int32_t)(until_us - use->rise_us);
-    if (elapsed_us <= 0) {
+    if (elapsed_us < 0) {
         use->count = 0;
     } else if (use->count > 1) {
         uint32_t whole = (uint32_t)elapsed_us / use->period_us;
@@ -209,6 +209,13 @@ bool limits_usable(void)
     return usable;
 }
 
+static uint32_t dose_left_us(const struct line *line)
+{
+    if (!line->limit.dose_us)
+        return UINT32_MAX;
+    return line->charged_us < line->limit.dose_us ? line->limit.dose_us - line->charged_us : 0;
+}
+
 uint8_t limit_refusal(uint8_t number, uint32_t delay_us, uint32_t on_us)
 {
     struct line *line = &lines[number];
@@ -218,7 +225,7 @@ uint8_t limit_refusal(uint8_t number, uint32_t delay_us, uint32_t on_us)
         close(line, now_us + 1);
     if (line->rests && low_us(line, now_us) + delay_us < line->limit.refractory_us)
         return REASON_REFRACTORY;
-    if (line->limit.dose_us && on_us > limit_allowance_us(number))
+    if (on_us > dose_left_us(line))
         return REASON_DOSE;
     return 0;
 }
@@ -230,14 +237,6 @@ uint8_t limit_gap_refusal(uint8_t line, uint32_t gap_us)
 
 uint32_t limit_allowance_us(uint8_t number)
 {
-    const struct line *line = &lines[number];
-    uint32_t allowed_us = line->limit.longest_us;
-    if (line->limit.dose_us) {
-        uint32_t left_us = line->charged_us < line->limit.dose_us
-                               ? line->limit.dose_us - line->charged_us
-                               : 0;
-        if (left_us < allowed_us)
-            allowed_us = left_us;
-    }
-    return allowed_us;
+    uint32_t longest_us = lines[number].limit.longest_us, left_us = dose_left_us(&lines[number]);
+    return left_us < longest_us ? left_us : longest_us;
 }

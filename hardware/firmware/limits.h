@@ -33,7 +33,8 @@ bool limits_usable(void); /* any line */
 /* Lines that have a refractory time or a dose; no books are kept of the others. */
 extern uint8_t limits_on_time;
 
-/* Why one of these lines may not go on `delay_us` from now, for `on_us` altogether: a REASON_, or 0. */
+/* Why one of these lines may not go on `delay_us` from now, for `on_us` altogether: a REASON_, or
+ * 0. */
 uint8_t limit_refusal(uint8_t line, uint32_t delay_us, uint32_t on_us);
 
 /* Why it may not be low for only `gap_us` between two on-times: a REASON_, or 0. */

@@ -44,7 +44,8 @@ static inline bool lines_turn(struct lines *lines, uint8_t line)
     return lines->training & bit;
 }
 
-/* Take the earliest item out, with its effect on the lines. True if lines_follow is to be called. */
+/* Take the earliest item out, with its effect on the lines. True if lines_follow is to be called
+ * after that. */
 static inline bool lines_take_first(struct lines *lines)
 {
     uint8_t item = lines->timeline.first->item;

@@ -6,6 +6,7 @@
 #include "limits.h"
 
 static uint32_t rise[LINES];     /* tick of the last rising edge */
+static uint32_t fall[LINES];     /* tick of the end that was planned for it */
 static uint16_t edges_hz[LINES]; /* of the last train, rounded up */
 
 void orders_restart(void)
@@ -35,15 +36,23 @@ static void order_off(const struct request *request, uint8_t line)
 
 /* ---- on, pulse and level ---- */
 
-/* A new order never keeps a line on beyond what its limits allow, counted from its rising edge. */
+/* A new order never keeps a line on beyond what its limits allow, counted from its rising edge. Nor
+ * is an end moved to where the target might be late with it. */
 static bool extend(uint8_t line, uint8_t duty, uint32_t width_us)
 {
     uint32_t longest = limit_allowance_us(line) * PORT_TICKS_PER_US;
-    uint32_t width = port_now() + width_us * PORT_TICKS_PER_US - rise[line];
-    if (width > longest)
-        width = longest;
+    uint32_t elapsed = port_now() - rise[line];
+    if (width_us < MIN_DELAY_US)
+        width_us = MIN_DELAY_US;
+    uint32_t width = fall[line] - rise[line];
+    if (elapsed + MIN_DELAY_US * PORT_TICKS_PER_US <= longest) {
+        width = elapsed + width_us * PORT_TICKS_PER_US;
+        if (width > longest)
+            width = longest;
+    }
     if (!port_hold(line, duty, rise[line] + width))
         return false;
+    fall[line] = rise[line] + width;
     limit_move(line, (width + PORT_TICKS_PER_US - 1) / PORT_TICKS_PER_US);
     return true;
 }
@@ -54,6 +63,7 @@ static void go_on(const struct request *request, uint8_t line, uint8_t duty, uin
     if (reason) {
         refuse(request, reason);
     } else if (port_raise(line, duty, width_us * PORT_TICKS_PER_US, &rise[line])) {
+        fall[line] = rise[line] + width_us * PORT_TICKS_PER_US;
         limit_begin(line, rise[line], width_us, 0, 1);
         answer(request, ANSWER_DONE, rise[line]);
     } else {

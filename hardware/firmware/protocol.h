@@ -24,14 +24,13 @@
  * minutes. An answer's time is that of the edge when a pin moved or will move, otherwise of the
  * answer.
  *
- * A line is on while it is high, at a level, or in the high part of a train's period. What it may do
- * is limited four times: the order must be allowed now (armed, line usable), no on-time is longer
- * than the line's longest, the line stays low for its refractory time before it rises again, and in
- * any window of time it is on for no longer than its dose. An order charges its whole on-time to the
- * dose when it is accepted; what is left of it when the line is dropped early is given back. What
- * was charged comes back when a window's time has passed since the order's end, up to a quarter
- * of the window late. Limits, refractory time and dose are kept while the host is silent, stopped
- * or disarmed, and forgotten at a reset only.
+ * A line is on while it is high, at a level (whatever the duty), or in the high part of a train's
+ * period. No on-time is longer than the line's longest, the line stays low for its refractory time
+ * before it rises again, and in any window of time it is on for no longer than its dose. An order
+ * charges its whole on-time to the dose when it is accepted; what is unused when the line is dropped
+ * early is given back. What was used comes back when a window's time has passed since the order's
+ * end, up to a quarter of the window late. All that is kept while the host is silent or the board is
+ * disarmed, and forgotten at a reset only.
  */
 #ifndef PROTOCOL_H
 #define PROTOCOL_H
@@ -52,7 +51,7 @@
 #define LEVEL_HZ 7812          /* frequency of a line at a level; 7812.5 */
 #define MIN_WIDTH_US 20        /* of on-times, and of the time between two of a train */
 #define MAX_WIDTH_US 60000000  /* of on-times, and of a train's delay and period */
-#define MIN_DELAY_US 100       /* of a train's delay, but for 0 */
+#define MIN_DELAY_US 100       /* of a train's delay, but for 0, and of an end that is moved */
 #define MAX_SPAN_US 3600000000 /* of refractory times and dose windows */
 #define MAX_TRAIN_US 600000000 /* from the order to the last falling edge */
 #define MAX_TRAIN_EDGES_HZ 4000 /* of all trains together */
@@ -66,45 +65,47 @@
 #define REQUEST_HELLO 0x01    /* -> ANSWER_HELLO */
 #define REQUEST_STATUS 0x02   /* -> ANSWER_STATUS */
 #define REQUEST_COUNTERS 0x03 /* -> ANSWER_COUNTERS */
-#define REQUEST_SAFE 0x04     /* all lines low, then disarm -> ANSWER_STATUS, read back after that */
+#define REQUEST_SAFE 0x04     /* all lines low, then disarm -> ANSWER_STATUS, read after that */
 #define REQUEST_BEAT 0x05     /* -> DONE */
 #define REQUEST_ARM 0x06      /* u16 session, not 0 -> DONE */
 #define REQUEST_WATCHDOG 0x07 /* * u16 ms -> DONE */
 #define REQUEST_LIMIT 0x08    /* * u8 line, then u32 us each: longest on-time (0 = unusable),
-                                 refractory time, dose (0 = no cap, window 0 then too), window of the
-                                 dose (0 = since this limit was set) -> DONE. The same limit once more changes
-                                 nothing. Another one with a window takes over what is charged, as
-                                 if it had been now; one without starts from 0 */
-#define REQUEST_INPUT 0x09    /* * u8 input, u8 INPUT_*, u8 pull-up (0, 1), u16 hold-off in us -> DONE.
-                                 Edges sooner than that after the last reported one are counted, not
-                                 reported */
+                                 refractory time, dose (0 = no cap, its window then 0 too), window
+                                 (0 = since this limit was set) -> DONE. The same limit once more
+                                 changes nothing. Another one with a window takes over what is
+                                 charged, as if it had been now; one without starts from 0 */
+#define REQUEST_INPUT 0x09    /* * u8 input, u8 INPUT_*, u8 pull-up (0, 1), u16 hold-off in us ->
+                                 DONE. Edges sooner than that after the last reported one are
+                                 counted, not reported */
 #define REQUEST_STOP_INPUT 0x0A /* * u8 STOP_MODE_* -> DONE */
-#define REQUEST_SELF_TEST 0x0B  /* * moves no line -> ANSWER_SELF_TEST, after up to 30 ms */
+#define REQUEST_SELF_TEST 0x0B  /* * moves no line -> ANSWER_SELF_TEST, after up to 50 ms */
 /* Orders to a line; the line is in the low 4 bits. A width is 1 to 4 bytes, us. */
 #define REQUEST_OFF 0x10   /* low now, and no more of its train -> DONE, or UNCHANGED if there was
                               nothing to end */
-#define REQUEST_ON 0x20    /* width: high now, low by itself at the latest after that. If the line is
-                              on already, or at a level, it is high from now on and the end moves,
-                              never beyond longest on-time and dose -> DONE or UNCHANGED */
-#define REQUEST_PULSE 0x30 /* width: high for exactly that long; refused if the line is on -> DONE */
+#define REQUEST_ON 0x20    /* width: high now, low by itself at the latest after that. If the line
+                              is on, or at a level, it is high from now on and the end moves,
+                              to MIN_DELAY_US from now or later, but never beyond longest on-time
+                              and dose -> DONE or UNCHANGED */
+#define REQUEST_PULSE 0x30 /* width: high for exactly that long; refused if it is on -> DONE */
 #define REQUEST_LEVEL 0x40 /* u8 duty, not 0, then width: as ON, but switching at LEVEL_HZ, high for
                               (duty + 1) / 256 of the time; a duty counts from the next period on */
-#define REQUEST_TRAIN 0x50 /* u32 delay (0 = at once, within MIN_DELAY_US), u32 width, u32 period, all
-                              us, u16 count, not 0: that many pulses, their rising edges one period
-                              apart; with a count of 1 the period is not looked at. Refused if the
-                              line is on. Until it ends only OFF is obeyed -> DONE, with the time of
-                              the first rising edge */
+#define REQUEST_TRAIN 0x50 /* u32 delay (0 = at once, within about MIN_DELAY_US), u32 width, u32
+                              period, all us, u16 count, not 0: that many pulses, their rising edges
+                              one period apart; with a count of 1 the period is not looked at.
+                              Refused if the line is on. Until it ends only OFF is obeyed -> DONE,
+                              with the time of the first rising edge */
 
 /* Answers. */
 #define ANSWER_DONE 0x80      /* u32 time */
 #define ANSWER_UNCHANGED 0x81 /* u32 time: obeyed, and no line had to go on or off */
 #define ANSWER_REFUSED 0x82   /* u32 time, u8 reason: nothing was done */
-#define ANSWER_HELLO 0x83     /* u8 version, u32 hash of this file, u8 lines, u8 those with levels (bit
-                                 n = line n), u8 inputs, u8 cause of the last reset, then the
+#define ANSWER_HELLO 0x83     /* u8 version, u32 hash of this file, u8 lines, u8 those with levels
+                                 (bit n = line n), u8 inputs, u8 cause of the last reset, then the
                                  firmware's name in ASCII */
-#define ANSWER_STATUS 0x84    /* u32 time, u16 session (0 = disarmed), u8 lines as read back from the
-                                 pins (bit n = line n; one at a level counts as high), u16 watchdog in
-                                 ms, u8 STOP_STATE_*, u8 levels of the inputs (bit n = input n) */
+#define ANSWER_STATUS 0x84    /* u32 time, u16 session (0 = disarmed), u8 lines as read back from
+                                 the pins (bit n = line n; one at a level counts as high), u16
+                                 watchdog in ms, u8 STOP_STATE_*, u8 levels of the inputs (bit n =
+                                 input n) */
 #define ANSWER_COUNTERS 0x85  /* u16 each, wrapping: good frames, bad frames, bytes lost or damaged
                                  on the wire, refused requests, watchdog trips, stops by the stop
                                  input, edges of inputs that were lost (at least) */
@@ -113,12 +114,12 @@
                                  used */
 
 /* Events: frames that the board sends by itself. */
-#define EVENT_BOOT 0x90     /* as ANSWER_HELLO: the board was reset, and has forgotten its settings */
+#define EVENT_BOOT 0x90     /* as ANSWER_HELLO: the board was reset and has forgotten its settings */
 #define EVENT_WATCHDOG 0x91 /* u32 time, u16 session: no valid frame came, all lines were dropped */
 #define EVENT_INPUT 0x92    /* u32 time of the edge, u8 input, u8 level after it, u8 edges that were
                                not reported since the last report of this input (255 = or more) */
-#define EVENT_STOP 0x93     /* u32 time, u16 session: the stop input said stop, all lines were dropped
-                               and the board disarmed */
+#define EVENT_STOP 0x93     /* u32 time, u16 session: the stop input said stop, all lines were
+                               dropped and the board is disarmed */
 
 /* Which edges of an input are reported. */
 #define INPUT_OFF 0
@@ -128,7 +129,7 @@
 
 /* What the stop input means. */
 #define STOP_MODE_OFF 0    /* it is not used */
-#define STOP_MODE_CLOSED 1 /* a contact to ground, closed = well, with pull-up: a broken wire stops */
+#define STOP_MODE_CLOSED 1 /* contact to ground, closed = well, pull-up: a broken wire stops */
 #define STOP_MODE_HIGH 2   /* high = well */
 
 /* What the stop input says. While it says stop the board cannot be armed. */

@@ -50,7 +50,7 @@ def meet(link: BoardLink, baud: int) -> tuple[Hello, int]:
                 return hello, speed
     raise OutputError(
         f"nothing on {link.name} answers like a TTL board (tried {baud} and {other} baud): is "
-        "it the right port, and is the firmware flashed? See hardware/README.md"
+        "it the right port, and is the firmware flashed (rtpose flash)?"
     )
 
 
@@ -73,7 +73,7 @@ def _check_version(hello: Hello, port: str) -> None:
         f"the board on {port} has firmware{name} with protocol version "
         f"{hello.version} ({hello.hash:08x}); this rtpose has protocol version "
         f"{protocol.PROTOCOL_VERSION} ({protocol.PROTOCOL_HASH:08x}): flash the firmware of this "
-        "rtpose version, see hardware/README.md"
+        "rtpose version (rtpose flash)"
     )
 
 
@@ -86,7 +86,7 @@ def check_self_test(found: SelfTest, port: str) -> None:
         high = ", ".join(map(str, lines_of(found.levels)))
         words.append(f"look for a short circuit of pin {high} to another supply")
     if found.faults & Fault.FLASH:
-        words.append("flash it again, see hardware/README.md")
+        words.append("flash it again (rtpose flash)")
     raise OutputError(f"the board on {port} failed its self-test: {'; '.join(words)}")
 
 

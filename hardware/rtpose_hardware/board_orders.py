@@ -52,10 +52,17 @@ def detail_of(done: Done, command: Command, line: BoardLine) -> str:
             f"longest on-time, {line.max_on_ms:g} ms"
         )
     if done.reason == Reason.REFRACTORY:
-        return f"within refractory_ms = {line.refractory_ms:g} of its last fall"
+        between = " or between its pulses" if command.action == "train" else ""
+        return f"low for less than refractory_ms = {line.refractory_ms:g} before it{between}"
     if done.reason == Reason.DOSE:
         window = f" in {line.dose_window_s:g} s" if line.dose_window_s is not None else ""
         return f"it would be on for more than dose_ms = {line.dose_ms or 0:g}{window}"
+    if done.reason == Reason.VALUE and command.action == "train":
+        return (
+            f"a train's delay is 0 or {protocol.MIN_DELAY_US} to {protocol.MAX_WIDTH_US} us; its "
+            f"period is at most {protocol.MAX_WIDTH_US} us, at least {protocol.MIN_WIDTH_US} of "
+            "them low"
+        )
     if done.reason is not None:
         return protocol.REFUSALS.get(done.reason, f"the board refused, reason {done.reason}")
     if not done.moved:

@@ -110,7 +110,7 @@ class BoardOutput(Output):
         if not talk.is_set_up:
             talk.ask(settings_of(self._settings), deadline_ns)
             talk.is_set_up = True
-        talk.ask(limits_of(self._settings), deadline_ns)
+        talk.ask([*limits_of(self._settings), (Request.STATUS, b"")], deadline_ns)
         return found
 
     # ------------------------------------------------------------------------ armed and safe

@@ -1,4 +1,4 @@
-"""Finds TTL boards among the serial ports of this machine, and asks what is on them.
+"""Finds TTL boards among the serial ports of this machine, and opens them.
 
 Opening a port resets an Arduino and sends a request to whatever is behind it, so nothing here opens
 a port by itself that is not an Arduino Uno for certain.
@@ -7,25 +7,15 @@ a port by itself that is not an Arduino Uno for certain.
 import errno
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rtpose.clock import now_ns
-from rtpose.errors import (
-    BoardVersionError,
-    InputError,
-    MissingExtraError,
-    OutputError,
-    PortInUseError,
-)
-from rtpose_hardware import protocol
-from rtpose_hardware.answers import Hello
+from rtpose.errors import InputError, MissingExtraError, OutputError, PortInUseError
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.plain_serial import open_serial
-from rtpose_hardware.protocol import Request
 
 #: USB vendor and product of the Arduino Uno, from boards.txt of Arduino's AVR core.
 _UNO: Final = {
@@ -36,16 +26,8 @@ _UNO: Final = {
     (0x2A03, 0x0043),
 }
 
-#: Speeds of the firmware, the usual one first.
-BAUDS: Final = (1_000_000, 115_200)
-
-#: For the first speed and for another one. Opening the port starts the boot loader, which goes on
-#: to the firmware only after up to 2 s without an upload.
-_HELLO_TIMEOUTS_NS: Final = (4_000_000_000, 1_500_000_000)
-_HELLO_REPEAT_NS: Final = 150_000_000
-
-#: In front of a frame it closes what noise may have begun.
-_END: Final = b"\xc0"
+#: Speed at which the firmware talks if nobody chose another.
+USUAL_BAUD: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +129,7 @@ def check_free(port: str) -> None:
         If the port is not there, or not for this user; says which.
     """
     with _opening(port):
-        open_serial(port, BAUDS[0], "the TTL board", lines=True).close()
+        open_serial(port, USUAL_BAUD, "the TTL board", lines=True).close()
 
 
 @contextmanager
@@ -160,7 +142,7 @@ def opened(port: str) -> Iterator[BoardLink]:
         As `check_free`.
     """
     with _opening(port):
-        link = BoardLink(port, BAUDS[0])
+        link = BoardLink(port, USUAL_BAUD)
     try:
         yield link
     finally:
@@ -220,62 +202,3 @@ def _permission(port: str) -> str:
     if os.name != "posix":
         return "another program uses it; end the rig or the serial monitor that does"
     return f"type sudo usermod -a -G {Path(port).group()} $USER and log in again"
-
-
-# --------------------------------------------------------------------------- asking what it is
-
-
-def ask_hello(link: BoardLink, bauds: Sequence[int] = BAUDS) -> tuple[Hello, int]:
-    """Wait until a board says what it is.
-
-    Parameters
-    ----------
-    link : BoardLink
-        A port that was just opened.
-    bauds : sequence of int
-        Speeds to try, in this order.
-
-    Returns
-    -------
-    hello : Hello
-    baud : int
-        The speed at which it answered.
-
-    Raises
-    ------
-    OutputError
-        If nothing answers in time, or the port failed.
-    """
-    for baud, timeout_ns in zip(bauds, _HELLO_TIMEOUTS_NS, strict=False):
-        link.set_baud(baud)
-        deadline_ns = now_ns() + timeout_ns
-        sequence = 0
-        while now_ns() < deadline_ns:
-            sequence = (sequence + 1) % 256
-            link.write(_END + protocol.request(Request.HELLO, sequence))
-            hello = _next_hello(link)
-            if hello is not None:
-                return hello, baud
-    tried = " or ".join(map(str, bauds))
-    raise OutputError(f"nothing on {link.name} answers like a TTL board at {tried} baud")
-
-
-def _next_hello(link: BoardLink) -> Hello | None:
-    deadline_ns = now_ns() + _HELLO_REPEAT_NS
-    while (item := link.receive((deadline_ns - now_ns()) / 1e9)) is not None:
-        # What it says at boot is no answer: it may come from the start before the last reset.
-        if isinstance(item[0], Hello) and not item[0].booted:
-            return item[0]
-    link.check()
-    return None
-
-
-def require_match(hello: Hello, port: str) -> None:
-    """Raise `BoardVersionError` unless the board has the protocol of this rtpose."""
-    if hello.version == protocol.PROTOCOL_VERSION and hello.hash == protocol.PROTOCOL_HASH:
-        return
-    raise BoardVersionError(
-        f"the board on {port} has firmware {hello.firmware!r} with protocol version "
-        f"{hello.version} ({hello.hash:08x}), this rtpose has protocol version "
-        f"{protocol.PROTOCOL_VERSION} ({protocol.PROTOCOL_HASH:08x})"
-    )

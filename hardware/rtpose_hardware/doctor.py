@@ -1,14 +1,18 @@
 """What `rtpose doctor` says of TTL boards: serial ports, what answers on them, and flashing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from rtpose.clock import now_ns
 from rtpose.errors import BoardVersionError, MissingExtraError, OutputError, PortInUseError
 from rtpose.finding import Finding, Grade
-from rtpose_hardware import boards, firmware_build
-from rtpose_hardware.answers import Hello
-from rtpose_hardware.board_link import BoardLink
+from rtpose_hardware import boards, firmware_build, protocol
+from rtpose_hardware.answers import SelfTest
+from rtpose_hardware.board_link import FRESH_START, BoardLink
+from rtpose_hardware.board_opening import check_self_test, meet
 from rtpose_hardware.boards import Port
-from rtpose_hardware.protocol import RESETS, Reset
+from rtpose_hardware.protocol import RESETS, Fault, Request, Reset
+
+_ANSWER_TIMEOUT_NS = 1_000_000_000
 
 
 def look(named: Sequence[str]) -> list[Finding]:
@@ -50,16 +54,25 @@ def board(port: Port) -> Finding:
     facts: dict[str, object] = {"port": port.name, "description": port.description}
     try:
         with boards.opened(port.name) as link:
-            answer = _ask(link)
+            return _examine(link, port, facts)
     except PortInUseError as error:
         return Finding(topic, "warning", str(error), facts=facts)  # a rig that runs is no problem
     except OutputError as error:
         return Finding(topic, "problem", str(error), facts=facts)
-    if isinstance(answer, str):
-        advice = f"if it is a board, put the firmware onto it: rtpose flash --port {port.name}"
+
+
+def _examine(link: BoardLink, port: Port, facts: dict[str, object]) -> Finding:
+    """Ask a board what it is, and let it test itself."""
+    topic = f"board on {port.name}"
+    flash = f"rtpose flash --port {port.name}"
+    try:
+        hello, baud = meet(link, boards.USUAL_BAUD)
+    except BoardVersionError as error:
+        return Finding(topic, "problem", str(error), f"type: {flash}", facts)
+    except OutputError as error:
+        advice = f"if it is a board, put the firmware onto it: {flash}"
         # An Uno may do something else in this lab; a port that was named is meant to be a board.
-        return Finding(topic, "warning" if port.is_uno else "problem", answer, advice, facts)
-    hello, baud = answer
+        return Finding(topic, "warning" if port.is_uno else "problem", str(error), advice, facts)
     facts |= {
         "firmware": hello.firmware,
         "protocol_version": hello.version,
@@ -67,29 +80,33 @@ def board(port: Port) -> Finding:
         "baud": baud,
         "last_reset": RESETS.get(hello.reset_cause, "unknown"),
     }
-    return _judge(port, hello, baud, facts)
-
-
-def _ask(link: BoardLink) -> tuple[Hello, int] | str:
-    """Return what a board says and at which speed, or what came instead."""
+    test = _self_test(link)
+    facts |= {
+        "faults": [fault.name for fault in test.faults],
+        "firmware_checksum": test.flash_checksum,
+        "free_stack_bytes": test.free_stack_bytes,
+    }
     try:
-        return boards.ask_hello(link)
+        check_self_test(test, port.name)
     except OutputError as error:
-        return str(error)
-
-
-def _judge(port: Port, hello: Hello, baud: int, facts: Mapping[str, object]) -> Finding:
-    topic = f"board on {port.name}"
-    try:
-        boards.require_match(hello, port.name)
-    except BoardVersionError as error:
-        advice = f"type: rtpose flash --port {port.name}"
+        advice = f"type: {flash}" if Fault.FLASH in test.faults else ""
         return Finding(topic, "problem", str(error), advice, facts)
-    text = f"{hello.firmware}, matches this rtpose, {baud} baud (opening the port has reset it)"
+    text = f"{hello.firmware}, matches this rtpose, {baud} baud, tested itself (and was reset)"
     if hello.reset_cause == Reset.BROWN_OUT:
         advice = "give the board and what it drives a supply of their own"
         return Finding(topic, "warning", f"{text}; its supply voltage was too low", advice, facts)
     return Finding(topic, "good", text, facts=facts)
+
+
+def _self_test(link: BoardLink) -> SelfTest:
+    """Let a board test itself, which moves no line; raise `OutputError` if it does not answer."""
+    link.write(FRESH_START + protocol.request(Request.SELF_TEST, 1))
+    deadline_ns = now_ns() + _ANSWER_TIMEOUT_NS
+    while (item := link.receive((deadline_ns - now_ns()) / 1e9)) is not None:
+        if isinstance(item[0], SelfTest):
+            return item[0]
+    link.check()
+    raise OutputError(f"the board on {link.name} does not answer when it is to test itself")
 
 
 def tools() -> Finding:

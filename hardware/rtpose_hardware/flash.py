@@ -9,6 +9,7 @@ from typing import Final
 from rtpose.errors import BoardVersionError, InputError, OutputError
 from rtpose_hardware import boards, firmware_build
 from rtpose_hardware.answers import Hello
+from rtpose_hardware.board_opening import meet
 
 #: Speed of each board's boot loader, from boards.txt of Arduino's AVR core.
 BOOT_LOADER_BAUDS: Final = {"uno": 115_200, "nano": 115_200, "nano-old-bootloader": 57_600}
@@ -119,9 +120,9 @@ def flash(
     else:
         _require_hex(firmware)
     _require_avrdude()
-    boards.check_free(port)
     with tempfile.TemporaryDirectory(prefix="rtpose-flash-") as folder:
         file = firmware or firmware_build.build(Path(folder), baud)
+        boards.check_free(port)
         _upload(file, port, BOOT_LOADER_BAUDS[board])
     hello = _meet(port, baud)
     return Flashed(port, board, hello.firmware, hello.version, hello.hash, baud)
@@ -169,17 +170,19 @@ def _meet(port: str, baud: int) -> Hello:
     """Ask the board what it is now."""
     with boards.opened(port) as link:
         try:
-            hello, _ = boards.ask_hello(link, (baud,))
+            hello, speed = meet(link, baud)
+        except BoardVersionError as error:
+            raise BoardVersionError(
+                f"{error}; it comes with rtpose: leave out --firmware"
+            ) from error
         except OutputError as error:
             raise OutputError(
-                f"the upload succeeded, but {error}: it is not firmware of rtpose, or it talks at "
-                "another speed (--baud-of-link), or the USB bridge cannot do this one (try "
-                "--baud-of-link 115200)"
+                f"the upload succeeded, but {error}; if it is firmware of rtpose, the USB bridge "
+                "cannot do its speed: try --baud-of-link 115200"
             ) from error
-    try:
-        boards.require_match(hello, port)
-    except BoardVersionError as error:
-        raise BoardVersionError(
-            f"{error}: flash the firmware that comes with this rtpose, without --firmware"
-        ) from error
+    if speed != baud:
+        raise OutputError(
+            f"the upload succeeded, but the board on {port} talks at {speed} baud, not at {baud}: "
+            f"the file is for --baud-of-link {speed}"
+        )
     return hello

@@ -131,7 +131,7 @@ class PendingRequests:
             return  # it has no time
         device_us = self._clock.extend(answer.time_us, arrival_ns)
         command = request.command
-        if command is None or not command.delay_us:  # else it is that of an edge to come
+        if command is None or command.action != "train":  # its time is that of an edge to come
             self._clock.compare(request.before_ns, device_us, arrival_ns)
         if command is not None and isinstance(answer, Done):
             self._acknowledge(request, command, answer, device_us, arrival_ns)

@@ -22,6 +22,7 @@ from rtpose.cli.export import export
 from rtpose.cli.flash import flash
 from rtpose.cli.keys import WHAT_KEYS_DO, StopKey
 from rtpose.cli.list import list_command
+from rtpose.cli.replay import replay_command
 from rtpose.cli.steer import DEFAULT_PORT, Host, ServerKey
 from rtpose.cli.train import train
 from rtpose.client import NamedPose, PoseStream
@@ -282,6 +283,7 @@ def _pose_line(pose: NamedPose, stream: PoseStream, as_json: bool) -> str:
 
 steer.add_to(app)
 app.command(name="list")(list_command)
+app.command(name="replay")(replay_command)
 app.command()(flash)
 app.command()(doctor)
 for _verb_of_models in (train, evaluate, export):

@@ -104,6 +104,7 @@ class ScriptedOutput(Output):
         self.safes: list[int] = []
         self.refused: set[int] = set()
         self.refuses = ""
+        self.stuck = False  # it refuses to switch off, too
         self.does_not_arm = ""
         self.answers = True
         self._acks: list[Ack] = []
@@ -120,7 +121,7 @@ class ScriptedOutput(Output):
         now = self._bench.now
         assert self.armed, "a command reached an output that is not armed"
         self.sent.append((now, command))
-        if self.refuses:
+        if self.refuses and (command.action != "off" or self.stuck):
             self.refused.add(command.command_id)
         self.answer(command, now)
         return now

@@ -252,6 +252,11 @@ class EmulatedBoard:
         assert done.sequence == sequence
         return done
 
+    def set_limit(self, line: int, *figures_us: int) -> Done:
+        """Set what a line may do: longest on-time, refractory time, dose, window."""
+        done: Done = self.ask(Request.LIMIT, protocol.limit_data(line, *figures_us))
+        return done
+
     def set_up(self, limit_us: int, watchdog_ms: int) -> None:
         """Set the same limit on all lines, and the watchdog."""
         for line in range(protocol.LINES):
@@ -285,6 +290,22 @@ class EmulatedBoard:
             if found:
                 return found[-1]
             threading.Event().wait(0.001)
+
+    def events(self, kind: type[Frame]) -> list[Frame]:
+        """Return the events of a kind that have come unasked, up to the answer of a beat."""
+        sequence = self.sequence()
+        self.write(protocol.request(Request.BEAT, sequence))
+        found: list[Frame] = []
+        while not isinstance(frame := self.receive(), Done) or frame.sequence != sequence:
+            if isinstance(frame, kind):
+                found.append(frame)
+        return found
+
+    def wait_for_change(self, count: int) -> list[Change]:
+        """Wait until the pins were driven so many times; return how."""
+        while len(changes := self.changes) < count:
+            threading.Event().wait(0.001)
+        return changes
 
     def pass_time(self, us: int) -> None:
         """Let that much board time pass, beating."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_rig import NO_PRIVILEGE, EmulatedBoard
+from board_rig import FIRMWARE, NO_PRIVILEGE, EmulatedBoard
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
@@ -66,11 +66,12 @@ def test_a_board_says_its_firmware_and_that_it_matches(start_board: StartBoard) 
     _, found = _run("--port", str(board.tty))
     assert found["topic"] == f"board on {board.tty}"
     assert found["grade"] == "good"
-    assert "matches this rtpose, 1000000 baud (opening the port has reset it)" in found["found"]
+    assert "matches this rtpose, 1000000 baud, tested itself (and was reset)" in found["found"]
     assert found["facts"]["protocol_version"] == protocol.PROTOCOL_VERSION
     assert found["facts"]["protocol_hash"] == protocol.PROTOCOL_HASH
     assert found["facts"]["last_reset"] == protocol.RESETS[protocol.Reset.PIN]
     assert found["facts"]["firmware"] in found["found"]
+    assert found["facts"]["faults"] == []
     assert board.edges == []
 
 
@@ -86,6 +87,21 @@ def test_an_uno_is_opened_and_a_clone_is_left_alone(
     assert clone.happened() == []
     first, second, _ = doctor.look([str(clone.tty)])
     assert {first.topic, second.topic} == {f"board on {uno.tty}", f"board on {clone.tty}"}
+
+
+def test_a_board_whose_program_is_damaged_is_a_problem(
+    start_board: StartBoard, tmp_path: Path
+) -> None:
+    program = FIRMWARE.read_bytes()
+    assert program.count(b"rtpose-ttl 0") == 1
+    damaged = tmp_path / "damaged.elf"
+    damaged.write_bytes(program.replace(b"rtpose-ttl 0", b"rtpose-ttl 8"))
+    board = start_board(firmware=damaged)
+    code, found = _run("--port", str(board.tty))
+    assert (code, found["grade"]) == (1, "problem")
+    assert "failed its self-test" in found["found"]
+    assert found["facts"]["faults"] == ["FLASH"]
+    assert found["advice"] == f"type: rtpose flash --port {board.tty}"
 
 
 def test_firmware_of_another_version_is_a_problem(

@@ -145,7 +145,7 @@ def test_firmware_that_this_rtpose_must_not_drive_is_named(
     said = _refusal(run, exit_code=2)
     assert f"protocol version {OTHER_VERSION}" in said
     assert f"this rtpose has protocol version {protocol.PROTOCOL_VERSION}" in said
-    assert "without --firmware" in said
+    assert "leave out --firmware" in said
 
 
 def test_foreign_firmware_is_found_out_after_the_upload(
@@ -154,7 +154,16 @@ def test_foreign_firmware_is_found_out_after_the_upload(
     run = _rtpose("flash", "--port", uno.tty, "--firmware", silent_firmware)
     said = _refusal(run)
     assert "the upload succeeded, but nothing on" in said
-    assert "not firmware of rtpose" in said
+    assert "answers like a TTL board" in said
+    assert "--baud-of-link 115200" in said
+
+
+def test_firmware_for_another_speed_is_named(uno: EmulatedBoard) -> None:
+    slow = FIRMWARE_115200.with_suffix(".hex")
+    run = _rtpose("flash", "--port", uno.tty, "--firmware", slow)
+    said = _refusal(run)
+    assert "talks at 115200 baud, not at 1000000" in said
+    assert "--baud-of-link 115200" in said
 
 
 def test_another_chip_is_refused_before_anything_is_written(

@@ -10,8 +10,8 @@ import cv2
 import onnx
 import pytest
 
-from rtpose.client import PoseStream
-from rtpose.messages import TriggerEvent
+from rtpose.client import Commands, EventStream, PoseStream
+from rtpose.messages import Ack, TriggerEvent
 from rtpose.model_card import METADATA_KEY, ModelCard
 from rtpose.zoo import find_model
 
@@ -96,6 +96,96 @@ def test_a_rig_is_watched_armed_disarmed_and_stopped(rig: Any) -> None:
     assert told[-1] == "stopped"
 
 
+def test_every_verb_steers_and_says_what_was_refused(rig: Any) -> None:
+    rig.start(RIG.replace("above_px_s = 1.0", "above_px_s = 1e6"))
+    rig.manifest()
+    port = ("--port", rig.ports["command_port"])
+
+    def done(*words: str | float) -> str:
+        answer = rtpose(*map(str, words), *port)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    def refused(*words: str | float) -> str:
+        answer = rtpose(*map(str, words), *port)
+        assert answer.returncode == 1, answer.stdout
+        return answer.stderr
+
+    assert "not armed" in refused("fire", "out.light", 5)
+    assert "trials begin with arming" in refused("trial")
+    assert rig.wait_for(lambda: rtpose("arm", *port).returncode == 0, "it arms")
+    assert "the rig is armed" in done("status")
+    done("fire", "out.light", 5)
+    assert "above max_on_ms = 100" in refused("fire", "out.light", 101)
+    assert "no line 'out.dark' (lines: out.light)" in refused("fire", "out.dark", 5)
+    done("end-trial")
+    done("trial")
+    done("set", "moves", "above_px_s", "500.0")
+    assert "unknown key; allowed: " in refused("set", "moves", "above_px", "500.0")
+    assert "got -1.0" in refused("set", "moves", "above_px_s", "-1.0")
+    assert "rtpose release" in done("estop")
+    assert "the rig is stopped" in done("status")
+    assert "release it first" in refused("arm")
+    done("release")
+    answer = json.loads(rtpose("status", *port, "--json").stdout)
+    assert (answer["ok"], answer["state"]) == (True, "disarmed")
+    done("stop")
+    assert rig.end()[0] == 0
+    told = [m for m in rig.log() if isinstance(m, TriggerEvent)]
+    kept = [m.kind for m in told if m.asked and m.kind != "refused"]
+    assert kept == [
+        *("armed", "fire", "trial-ended", "trial-started", "parameter-set"),
+        *("estop", "released", "disarmed"),
+    ]
+    (changed,) = [m.detail for m in told if m.kind == "parameter-set"]
+    assert changed == "triggers.moves.above_px_s: 1000000.0 -> 500.0"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("enter", "text needs quotes"),
+        ("1\nother = 2", "more than one value"),
+        ("nan", "does not exist in both encodings"),
+        ("2024-01-01", "does not exist in both encodings"),
+    ],
+)
+def test_a_value_that_is_none_is_said_before_anything_is_sent(value: str, words: str) -> None:
+    answer = rtpose("set", "zone", "when", value, "--port", 9)
+    assert answer.returncode == 2
+    assert words in " ".join(answer.stderr.split())
+
+
+def test_the_event_stream_tells_what_the_rig_does(rig: Any) -> None:
+    rig.start(RIG)
+    rig.manifest()
+    ports = rig.ports
+    with (
+        EventStream(f"tcp://127.0.0.1:{ports['event_port']}") as stream,
+        Commands(f"tcp://127.0.0.1:{ports['command_port']}") as commands,
+    ):
+        rig.wait_for(lambda: stream.receive(0.1), "it says something")
+        rig.wait_for(lambda: commands.arm().ok, "it arms")
+        seen: list[Any] = []
+
+        def take() -> bool:
+            message = stream.receive(0.1)
+            seen.append(message)
+            return isinstance(message, Ack)
+
+        rig.wait_for(take, "an answer of the output")
+        assert commands.stop().ok
+    assert rig.end()[0] == 0
+    events = [m for m in seen if isinstance(m, TriggerEvent)]
+    kinds = [m.kind for m in events]
+    assert kinds.index("armed") < kinds.index("trial-started") < kinds.index("fire")
+    fired = next(m for m in events if m.kind == "fire")
+    assert fired.command is not None
+    assert fired.command.command_id == seen[-1].command_id
+    assert stream.run == fired.run
+    assert (stream.lost, stream.malformed) == (0, 0)
+
+
 def test_a_program_follows_the_stream_by_name(rig: Any) -> None:
     rig.start(RIG)
     rig.manifest()
@@ -123,7 +213,7 @@ def test_arming_too_early_is_refused_with_the_reasons(rig: Any) -> None:
     assert rig.end()[0] == 0
 
 
-@pytest.mark.parametrize("verb", ["arm", "disarm", "stop", "watch"])
+@pytest.mark.parametrize("verb", ["arm", "disarm", "stop", "watch", "estop", "release", "trial"])
 def test_without_a_rig_every_verb_says_so(verb: str) -> None:
     answer = rtpose(verb, "--port", 9)
     assert answer.returncode == 1

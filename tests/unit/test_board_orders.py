@@ -1,5 +1,6 @@
 """Commands as the TTL board's frames."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from rtpose.errors import OutputError
 from rtpose.messages import Command
 from rtpose_hardware import protocol
-from rtpose_hardware.board_orders import duty_of, frame_of
+from rtpose_hardware.answers import Done
+from rtpose_hardware.board_orders import detail_of, duty_of, frame_of
 from rtpose_hardware.board_settings import BoardLine
-from rtpose_hardware.protocol import Request
+from rtpose_hardware.protocol import Reason, Request
 
 LINE = BoardLine(pin=2, max_on_ms=100, levels=True)
 
@@ -61,3 +63,16 @@ def test_the_duty_is_the_nearest_that_the_board_has(level: float) -> None:
     duty = duty_of(level)
     assert 1 <= duty <= 255
     assert abs(share(duty) - level) == min(abs(share(d) - level) for d in range(1, 256))
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (Reason.VALUE, r"delay is 0 or 100 to 60000000 us; .* at least 20 of them low"),
+        (Reason.REFRACTORY, r"refractory_ms = 0 before it or between its pulses"),
+        (Reason.RATE, r"more edges per second"),
+    ],
+)
+def test_a_refused_train_says_what_a_train_may_be(reason: Reason, said: str) -> None:
+    train = command("train", 500, delay_us=30, period_us=510, count=2)
+    assert re.search(said, detail_of(Done(1, 0, False, reason), train, LINE))

@@ -122,7 +122,7 @@ def test_giving_up_reports_all_that_was_open() -> None:
             Reason.WIDTH,
             "1000 us is not between 20 us and the line's longest on-time, 5 ms",
         ),
-        ("laser", Reason.REFRACTORY, "within refractory_ms = 2.5 of its last fall"),
+        ("laser", Reason.REFRACTORY, "low for less than refractory_ms = 2.5 before it"),
         ("laser", Reason.DOSE, "it would be on for more than dose_ms = 20 in 1.5 s"),
         ("valve", Reason.DOSE, "it would be on for more than dose_ms = 20"),
         ("laser", Reason.STOPPED, "the board's stop input says stop"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rtpose.config import load_rig
 from rtpose.errors import ConfigError
+from rtpose.messages import Command
 
 GOOD = """
 [cameras.top]
@@ -80,7 +81,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     }
     assert "'enters'" in found["triggers.zone.when"]
     assert "'enter', 'leave', 'inside' or 'outside'" in found["triggers.zone.when"]
-    assert "greater than 0" in found["outputs.board.lines.laser.max_on_ms"]
+    assert "equal to 0.001" in found["outputs.board.lines.laser.max_on_ms"]
     assert "-1" in found["outputs.board.lines.laser.max_on_ms"]
     assert "did you mean rate_hz?" in found["cameras.top.ratte_hz"]
     assert "did you mean model?" in found["modle"]
@@ -189,3 +190,292 @@ def test_paths_are_beside_the_rig_file(tmp_path: Path) -> None:
     assert load_rig(write(tmp_path, GOOD)).recording.folder == str(tmp_path / "runs")
     text = GOOD + '\n[recording]\nfolder = "somewhere"\n'
     assert load_rig(write(tmp_path, text)).recording.folder == str(tmp_path / "somewhere")
+
+
+# ------------------------------------------- trains, doses, levels, designs, forecast, experiments
+
+FULL = """
+[cameras.top]
+type = "synthetic"
+
+[model]
+path = "demo"
+
+[arena]
+px_per_mm = 2.5
+
+[forecast]
+model = "constant-acceleration"
+output_delay_ms = 3.0
+
+[experiment]
+seed = 5
+session_s = 600
+trial_s = 30
+inter_trial_s = [5, 10]
+max_trials = 12
+catch_probability = 0.1
+
+[outputs.board]
+type = "virtual"
+
+[outputs.board.lines.laser]
+pin = 3
+max_on_ms = 100
+refractory_ms = 20
+dose_ms = 500
+dose_window_s = 60
+
+[outputs.board.lines.lamp]
+pin = 1
+max_on_ms = 1000
+levels = true
+
+[outputs.tones]
+type = "osc"
+port = 9000
+lines.tone = { pin = 0, max_on_ms = 500 }
+
+[triggers.zone]
+type = "region"
+keypoint = "snout"
+circle = { x_px = 10, y_px = 20, radius_px = 5 }
+when = "enter"
+output = "board.laser"
+pulse_ms = 5
+train = { count = 4, period_ms = 50, delay_ms = 2 }
+forecast = true
+probability = 0.5
+"""
+
+
+def test_everything_about_an_experiment_is_read_and_printed(tmp_path: Path) -> None:
+    settings = load_rig(write(tmp_path, FULL)).to_dict()
+    assert settings["experiment"] == {
+        "seed": 5,
+        "baseline": False,
+        "session_s": 600.0,
+        "trial_s": 30.0,
+        "inter_trial_s": (5.0, 10.0),
+        "max_trials": 12,
+        "catch_probability": 0.1,
+    }
+    assert settings["forecast"]["model"] == "constant-acceleration"
+    assert settings["forecast"]["output_delay_ms"] == 3.0
+    assert settings["arena"] == {"px_per_mm": 2.5}
+    zone = settings["triggers"]["zone"]
+    assert zone["train"] == {"count": 4, "period_ms": 50.0, "delay_ms": 2.0}
+    assert (zone["forecast"], zone["probability"], zone["sham"]) == (True, 0.5, False)
+    lines = settings["outputs"]["board"]["lines"]
+    assert (lines["laser"]["dose_ms"], lines["laser"]["dose_window_s"]) == (500.0, 60.0)
+    assert (lines["laser"]["levels"], lines["lamp"]["levels"]) == (False, True)
+
+
+def test_their_defaults_are_printed(tmp_path: Path) -> None:
+    settings = load_rig(write(tmp_path, GOOD)).to_dict()
+    assert settings["experiment"]["catch_probability"] == 0
+    assert settings["experiment"]["seed"] is None
+    assert settings["forecast"]["output_delay_ms"] > 0
+    assert settings["arena"] == {"px_per_mm": None}
+    zone = settings["triggers"]["zone"]
+    assert (zone["probability"], zone["sham"], zone["yoked_to"], zone["train"]) == (
+        1.0,
+        False,
+        None,
+        None,
+    )
+    assert settings["outputs"]["board"]["lines"]["laser"]["refractory_ms"] == 0
+
+
+TRAIN = "train = { count = 4, period_ms = 50, delay_ms = 2 }"
+DOSE = "dose_ms = 500\ndose_window_s = 60"
+INTERVAL = "inter_trial_s = [5, 10]"
+OWN = "forecast = true\nprobability = 0.5"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "words"),
+    [
+        # trains
+        (TRAIN, "train = { count = 0, period_ms = 50 }", "triggers.zone.train.count", "equal to 1"),
+        (TRAIN, "train = { period_ms = 50 }", "triggers.zone.train.count", "this key is needed"),
+        (TRAIN, "train = 4", "triggers.zone.train", "got 4"),
+        (
+            TRAIN,
+            "train = { count = 4, period = 50 }",
+            "triggers.zone.train.period",
+            "did you mean period_ms? allowed: count, period_ms, delay_ms",
+        ),
+        (
+            TRAIN,
+            "train = { count = 4, period_ms = 5 }",
+            "triggers.zone",
+            "train.period_ms = 5 must be more than pulse_ms = 5",
+        ),
+        (
+            TRAIN,
+            "train = { count = 4, period_ms = 5.0004 }",  # the same in whole microseconds
+            "triggers.zone",
+            "train.period_ms = 5.0004 must be more than pulse_ms = 5",
+        ),
+        (
+            TRAIN,
+            "train = { count = 4, period_ms = 24.9 }",
+            "triggers.zone.train.period_ms",
+            "leaves 19.9 ms between pulses (at least board.laser's refractory_ms = 20)",
+        ),
+        (
+            TRAIN,
+            "train = { count = 101, period_ms = 50 }",
+            "triggers.zone.train",
+            "is high for 505 ms (at most board.laser's dose_ms = 500)",
+        ),
+        (
+            TRAIN,
+            "train = { count = 50, period_ms = 12500 }",
+            "triggers.zone.train",
+            "lasts 612.505 s (at most 600 s)",
+        ),
+        (
+            f"pulse_ms = 5\n{TRAIN}",
+            TRAIN,
+            "triggers.zone",
+            "train needs pulse_ms: how long is each of its pulses?",
+        ),
+        (
+            'output = "board.laser"',
+            'output = "tones.tone"',
+            "triggers.zone.train",
+            "osc outputs cannot time trains",
+        ),
+        # doses
+        (DOSE, "dose_ms = 0", "outputs.board.lines.laser.dose_ms", "greater than 0, got 0"),
+        (
+            DOSE,
+            "dose_window_s = 60",
+            "outputs.board.lines.laser",
+            "dose_window_s has a meaning with dose_ms only",
+        ),
+        (
+            DOSE,
+            "dose_ms = 501\ndose_window_s = 0.5",
+            "outputs.board.lines.laser",
+            "dose_ms = 501 is more than dose_window_s = 0.5 s has",
+        ),
+        (DOSE, "dose = 3", "outputs.board.lines.laser.dose", "did you mean dose_ms?"),
+        # levels
+        ("levels = true", 'levels = "yes"', "outputs.board.lines.lamp.levels", "'yes'"),
+        (
+            "max_on_ms = 500 }",
+            "max_on_ms = 500, levels = true }",
+            "outputs.tones",
+            "line 'tone' cannot take levels: this output only knows on and off",
+        ),
+        # designs
+        (OWN, "probability = 0", "triggers.zone.probability", "greater than 0, got 0"),
+        (OWN, "probability = 1.1", "triggers.zone.probability", "less than or equal to 1, got 1.1"),
+        (OWN, "sham = 1", "triggers.zone.sham", "valid boolean, got 1"),
+        (OWN, 'yoked_to = "absent.jsonl"', "triggers.zone.yoked_to", "no such file: "),
+        (OWN, 'yoked_trigger = "z"', "triggers.zone", "yoked_trigger needs yoked_to: in which run"),
+        (
+            OWN,
+            'sham = true\nyoked_to = "rig.toml"',
+            "triggers.zone",
+            "a yoked trigger cannot be a sham or have a probability too",
+        ),
+        (OWN, "forecast = 3", "triggers.zone.forecast", "valid boolean, got 3"),
+        # widths
+        ("pulse_ms = 5", "pulse_ms = 0.0004", "triggers.zone.pulse_ms", "equal to 0.001"),
+        (
+            "max_on_ms = 1000",
+            "max_on_ms = 0.0004",
+            "outputs.board.lines.lamp.max_on_ms",
+            "equal to 0.001",
+        ),
+        # experiments
+        ("seed = 5", "seed = -1", "experiment.seed", "greater than or equal to 0, got -1"),
+        ("session_s = 600", "session_s = 0", "experiment.session_s", "greater than 0, got 0"),
+        ("trial_s = 30\n", "trial_s = inf\n", "experiment.trial_s", "finite number"),
+        (
+            f"trial_s = 30\n{INTERVAL}",
+            INTERVAL,
+            "experiment",
+            "inter_trial_s needs trial_s: when a trial ends",
+        ),
+        (
+            INTERVAL,
+            "inter_trial_s = [10, 5]",
+            "experiment",
+            "inter_trial_s = [10.0, 5.0] must be least, most",
+        ),
+        (INTERVAL, "inter_trial_s = [5]", "experiment.inter_trial_s.1", "this key is needed"),
+        (INTERVAL, "inter_trial_s = [0, 5]", "experiment.inter_trial_s.0", "greater than 0, got 0"),
+        ("max_trials = 12", "max_trials = 0", "experiment.max_trials", "got 0"),
+        (
+            "catch_probability = 0.1",
+            "catch_probability = 1.5",
+            "experiment.catch_probability",
+            "less than or equal to 1, got 1.5",
+        ),
+        ("catch_probability", "catch_probabilty", "experiment.catch_probabilty", "did you mean"),
+        # forecast, arena
+        (
+            '"constant-acceleration"',
+            '"linear"',
+            "forecast.model",
+            "'constant-velocity' or 'constant-acceleration'",
+        ),
+        ("output_delay_ms = 3.0", "output_delay_ms = -1", "forecast.output_delay_ms", "got -1"),
+        ("output_delay_ms = 3.0", "gate = 1", "forecast.gate", "greater than or equal to 4"),
+        ("output_delay_ms = 3.0", "delay_ms = 1", "forecast.delay_ms", "did you mean"),
+        ("px_per_mm = 2.5", "px_per_mm = 0", "arena.px_per_mm", "greater than 0, got 0"),
+    ],
+)
+def test_one_problem_of_an_experiment_names_its_key_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, key: str, words: str
+) -> None:
+    assert FULL.count(old) == 1
+    found = problems(tmp_path, FULL.replace(old, new))
+    assert list(found) == [key]
+    assert words in found[key]
+
+
+@given(
+    width_us=st.integers(1, 200_000),
+    low_us=st.integers(1, 200_000),
+    count=st.integers(1, 65_535),
+    delay_us=st.integers(0, 600_000_000),
+)
+def test_a_train_that_the_settings_allow_can_be_sent(
+    tmp_path_factory: pytest.TempPathFactory,
+    width_us: int,
+    low_us: int,
+    count: int,
+    delay_us: int,
+) -> None:
+    period_ms = (width_us + low_us) / 1000
+    train = f"train = {{ count = {count}, period_ms = {period_ms}, delay_ms = {delay_us / 1000} }}"
+    text = FULL.replace(TRAIN, train).replace("pulse_ms = 5\n", f"pulse_ms = {width_us / 1000}\n")
+    text = text.replace(DOSE, "").replace("refractory_ms = 20", "refractory_ms = 0.01")
+    path = write(tmp_path_factory.mktemp("rig"), text)
+    length_us = delay_us + (count - 1) * (width_us + low_us) + width_us
+    allowed = length_us <= 600_000_000 and width_us <= 100_000 and (count == 1 or low_us >= 10)
+    try:
+        rig = load_rig(path)
+    except ConfigError:
+        assert not allowed
+        return
+    assert allowed
+    zone = rig.triggers["zone"].common
+    assert zone.train is not None and zone.pulse_ms is not None
+    command = Command(
+        command_id=1,
+        output="board",
+        line="laser",
+        action="train",
+        width_us=round(zone.pulse_ms * 1000),
+        delay_us=round(zone.train.delay_ms * 1000),
+        period_us=round(zone.train.period_ms * 1000),
+        count=count,
+    )
+    assert command.length_us == length_us

@@ -1,8 +1,10 @@
 """Control's decisions, with a real output in software and poses made by hand: no processes."""
 
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from rtpose.bus import DirectReceiver, Inbox, direct_pair
 from rtpose.clock import now_ns
 from rtpose.config import load_rig
 from rtpose.control import Control
-from rtpose.errors import RecordingError
+from rtpose.errors import OutputError, RecordingError
+from rtpose.interfaces import Decision
 from rtpose.loop import SPAWN, Link, Loop, new_activity
 from rtpose.messages import Ack, Pose, Request, Status, TriggerEvent, encode
+from rtpose.pose_log import PoseLog
 from rtpose.readiness import Readiness
 from rtpose.run_log import RunLog, read_log
 from rtpose.skeleton import Skeleton
@@ -121,15 +125,16 @@ class Bench:
     def turn(self) -> None:
         self.control.turn()
 
-    def make_ready(self) -> None:
+    def make_ready(
+        self, *, verified: bool = True, interval_ms: int = 10, newest_ms: float = 0.0
+    ) -> None:
         """Give control all that arming asks for: a verified model, poses at the camera's rate."""
-        status = Status(
-            run="run", process="inference", state="running", sent_ns=1, info={"verified": True}
-        )
+        info = {"verified": verified}
+        status = Status(run="run", process="inference", state="running", sent_ns=1, info=info)
         self._line.send(encode(status))
-        for age_ms in range(400, 0, -10):
-            self.pose(OUTSIDE, age_ms=age_ms)
-        self.pose(OUTSIDE)
+        for age_ms in range(400, 0, -interval_ms):
+            self.pose(OUTSIDE, age_ms=age_ms + newest_ms)
+        self.pose(OUTSIDE, age_ms=newest_ms)
 
     def ask(self, action: str) -> list[str]:
         return self.control.answer(Request.model_validate({"action": action})).reasons
@@ -356,13 +361,113 @@ def test_a_level_is_let_go_when_no_pose_comes(folder: Path) -> None:
     assert kinds(bench.finish())[-3:] == ["stale", "line-off", "stopped"]
 
 
-def test_arming_is_refused_with_every_reason(folder: Path) -> None:
+def fail_trigger(bench: Bench) -> None:
+    """Let the trigger raise with the next pose."""
+
+    def update(pose: Pose) -> Decision:
+        raise ZeroDivisionError("the animal was divided by zero")
+
+    bench.control._engine._decider.runners["zone"]._trigger.update = update  # type: ignore[method-assign]
+    bench.pose(age_ms=1000.0)
+
+
+def fail_to_arm(bench: Bench) -> None:
+    """Let the output refuse to be armed."""
+
+    def arm() -> None:
+        raise OutputError("pin 3 reads high")
+
+    bench.control._actuators["out"]._output.arm = arm  # type: ignore[method-assign]
+
+
+class FullLog(PoseLog):
+    """A record of poses on a disk that is full."""
+
+    def __init__(self) -> None:
+        self.failure = "No space left on device"
+
+    def append(self, *_what: object) -> None:
+        pass
+
+
+def lose_record(bench: Bench) -> None:
+    bench.control._pose_log = FullLog()
+
+
+HINDRANCES: dict[str, tuple[dict[str, Any], Callable[[Bench], Any], str]] = {
+    "model": (
+        {"verified": False},
+        lambda bench: None,
+        "the model is not verified yet on its provider",
+    ),
+    "stale": (
+        {"newest_ms": 1000.0},
+        lambda bench: None,
+        "no pose within budget_ms = 20 for 60000 ms",
+    ),
+    "slow": (
+        {"interval_ms": 40},
+        lambda bench: None,
+        "the camera delivers 25 of 100 frames/s",
+    ),
+    "trigger": (
+        {},
+        fail_trigger,
+        "trigger 'zone' failed: ZeroDivisionError: the animal was divided by zero",
+    ),
+    "stopped": (
+        {},
+        lambda bench: bench.ask("estop"),
+        "the emergency stop was used: release it first (rtpose release)",
+    ),
+    "record": (
+        {},
+        lose_record,
+        "the run's record cannot be written: No space left on device",
+    ),
+    "output": ({}, fail_to_arm, "output 'out': pin 3 reads high"),
+}
+
+
+@pytest.mark.parametrize("name", HINDRANCES)
+def test_arming_is_refused_with_its_reason(folder: Path, name: str) -> None:
+    options, hinder, reason = HINDRANCES[name]
     bench = Bench(folder)
+    bench.make_ready(**options)
+    hinder(bench)
+    assert bench.ask("arm") == [reason]
+    assert bench.control.state == ("stopped" if name == "stopped" else "disarmed")
+    bench.pose(OUTSIDE)
+    bench.pose(INSIDE)
+    log = bench.finish()
+    assert "armed" not in kinds(log)
+    assert not [m for m in log if isinstance(m, TriggerEvent) and m.command is not None]
+    assert not [m for m in log if isinstance(m, Ack)]
+
+
+def test_arming_is_refused_with_every_reason_at_once(folder: Path) -> None:
+    bench = Bench(folder)
+    bench.make_ready(verified=False, interval_ms=40, newest_ms=1000.0)
+    fail_trigger(bench)
+    bench.ask("estop")
+    lose_record(bench)
     reasons = bench.ask("arm")
-    assert len(reasons) == 3
-    for words in ("not verified", "no pose within budget_ms = 20", "0 of 100 frames/s"):
-        assert any(words in reason for reason in reasons)
+    status = bench.ask("status")
+    bench.close()
+    # The output is asked last, when nothing else hinders; how slow the camera is depends on when
+    # the pose came at which the trigger failed.
+    expected = {reason for name, (_, _, reason) in HINDRANCES.items() if name != "output"}
+    assert status == reasons
+    assert {re.sub(r"delivers \d+ of", "delivers 25 of", reason) for reason in reasons} == expected
+
+
+def test_what_is_put_right_no_longer_hinders(folder: Path) -> None:
+    bench = Bench(folder)
+    assert len(bench.ask("arm")) == 3, "nothing has come yet"
+    bench.ask("estop")
     bench.make_ready()
+    assert len(bench.ask("arm")) == 1
+    bench.ask("release")
     assert bench.ask("arm") == []
     bench.close()
 

@@ -23,7 +23,7 @@ from rtpose.errors import MessageError
 from rtpose.loop import SPAWN, Link, Loop, new_activity
 from rtpose.messages import Pose, Reply, Request, Status, decode, encode
 from rtpose.readiness import Readiness
-from rtpose.run_log import RunLog
+from rtpose.run_log import RunLog, read_log
 from rtpose.skeleton import Skeleton
 from rtpose.triggers.region import RegionTrigger
 
@@ -90,13 +90,13 @@ class Bench:
         self._inbox = Inbox()
         _, orders = self._pipe = SPAWN.Pipe()
         self.loop = Loop(Link("control", "run", self._inbox.endpoint, orders, new_activity()))
-        self._log = RunLog(folder / "events.jsonl")
+        self.log = RunLog(folder / "events.jsonl")
         self._line, ours = direct_pair()
         self.control = Control(
             self.loop,
             rig,
             SKELETON,
-            self._log,
+            self.log,
             None,
             Readiness(rig.latency, rate_hz=0.0),
             DirectReceiver(ours),
@@ -171,7 +171,7 @@ class Bench:
         self._inbox.close()
         self.loop.finish()
         self._pipe[0].close()
-        self._log.close()
+        self.log.close()
 
 
 @pytest.fixture
@@ -351,10 +351,16 @@ def test_an_emergency_stop_is_kept_until_it_is_released(bench: Bench) -> None:
         assert bench.do(action="arm").ok
 
 
-def test_the_order_of_the_supervisor_stops_before_a_pose_is_looked_at(bench: Bench) -> None:
-    with bench.armed():
-        bench.loop.estop_ordered = True
-        bench.pose((320.0, 240.0))
-        assert bench.state["state"] == "stopped"
-        assert bench.loop.info["state"] == "stopped"
-        assert bench.loop.counters["fires"] == 0
+def test_the_order_of_the_supervisor_stops_before_a_pose_is_looked_at(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    try:
+        with bench.armed():
+            bench.loop.estop_ordered = True
+            bench.pose((320.0, 240.0))
+            assert bench.state["state"] == "stopped"
+            assert bench.loop.info["state"] == "stopped"
+            assert bench.loop.counters["fires"] == 0
+    finally:
+        bench.close()
+    asked = [m.action for m in read_log(bench.log.path) if isinstance(m, Request)]
+    assert asked == ["release", "arm", "estop", "disarm"]  # so that a replay stops there too

@@ -1,4 +1,4 @@
-"""The engine: armed or not, stopped or not, what fails and what a client changes; and every event."""
+"""The engine: armed or not, stopped or not, what fails, what a client changes, every event."""
 
 from pathlib import Path
 from typing import Any
@@ -429,6 +429,6 @@ def machine(tmp_path: Path) -> Any:
 
 
 def test_any_run_keeps_its_promises(machine: Any) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
     )

@@ -23,12 +23,14 @@ from rtpose.messages import (
     EventKind,
     FrameHeader,
     Heartbeat,
+    InputEvent,
     Message,
     Pose,
     Reply,
     Request,
     Status,
     TriggerEvent,
+    Withheld,
     decode,
     encode,
     encode_direct,
@@ -59,9 +61,39 @@ commands = st.one_of(
         command_id=counts,
         output=names,
         line=names,
-        action=st.sampled_from(["on", "pulse"]),
+        action=st.just("pulse"),
         width_us=st.integers(1, 60_000_000),
     ),
+    st.builds(
+        Command,
+        command_id=counts,
+        output=names,
+        line=names,
+        action=st.just("on"),
+        width_us=st.integers(1, 60_000_000),
+        level=st.floats(0, 1, exclude_min=True),
+    ),
+    st.builds(
+        Command,
+        command_id=counts,
+        output=names,
+        line=names,
+        action=st.just("train"),
+        width_us=st.integers(1, 1000),
+        period_us=st.integers(1001, 2000),
+        delay_us=st.integers(0, 400_000_000),
+        count=st.integers(1, 65_535),
+    ),
+)
+PLAIN_REQUESTS = (
+    "status",
+    "arm",
+    "disarm",
+    "estop",
+    "release",
+    "trial",
+    "end-trial",
+    "stop",
 )
 plain = st.one_of(
     commands,
@@ -72,10 +104,25 @@ plain = st.one_of(
         output=names,
         line=names,
         ok=st.booleans(),
+        confirmed=st.booleans(),
         command_ns=counts,
         ack_ns=counts,
         device_us=st.none() | counts,
+        device_ns=st.none() | counts,
         detail=texts,
+    ),
+    st.builds(
+        InputEvent,
+        run=names,
+        output=names,
+        input=names,
+        level=st.booleans(),
+        time_ns=st.none() | counts,
+        uncertainty_ns=st.none() | counts,
+        arrival_ns=counts,
+        device_us=st.none() | counts,
+        stop=st.booleans(),
+        missed=counts,
     ),
     st.builds(
         TriggerEvent,
@@ -89,6 +136,11 @@ plain = st.one_of(
         **{name: st.none() | counts for name in (*stamps, "receive_ns")},
         decide_ns=counts,
         command=st.none() | commands,
+        withheld=st.none() | st.sampled_from(get_args(Withheld)),
+        draw=st.none() | st.floats(0, 1),
+        trial=st.none() | counts,
+        asked=st.booleans(),
+        forecast_ns=st.none() | counts,
         detail=texts,
     ),
     st.builds(
@@ -113,7 +165,14 @@ plain = st.one_of(
         counters=counters,
         info=free_maps,
     ),
-    st.builds(Request, action=st.sampled_from(["status", "arm", "disarm", "stop"])),
+    st.builds(Request, action=st.sampled_from(PLAIN_REQUESTS)),
+    st.builds(
+        Request,
+        action=st.just("fire"),
+        line=names,
+        width_ms=st.floats(0, 60_000, exclude_min=True),
+    ),
+    st.builds(Request, action=st.just("set"), trigger=names, key=names, value=free),
     st.builds(
         Reply,
         ok=st.booleans(),
@@ -540,3 +599,50 @@ def test_latency_counts_from_the_exposure_where_there_is_one() -> None:
         pose = decode(json.dumps(pose_map(exposure_ns=exposure_ns)).encode())
         assert isinstance(pose, Pose)
         assert pose.start_ns == start_ns
+
+
+@pytest.mark.parametrize("action", PLAIN_REQUESTS)
+@pytest.mark.parametrize("extra", ["line", "width_ms", "trigger", "key", "value"])
+def test_a_request_takes_nothing_that_its_action_does_not_need(action: str, extra: str) -> None:
+    given = {"action": action, extra: 1.0 if extra == "width_ms" else "x"}
+    with pytest.raises(MessageError, match=f"takes no {extra}"):
+        Request.from_wire(given)
+
+
+@pytest.mark.parametrize(
+    ("wire", "words"),
+    [
+        ({"action": "fire", "line": "a.b"}, "needs width_ms"),
+        ({"action": "fire", "width_ms": 1.0}, "needs line"),
+        ({"action": "fire", "line": "a.b", "width_ms": 0.0}, "width_ms"),
+        ({"action": "fire", "line": "a.b", "width_ms": math.nan}, "width_ms"),
+        ({"action": "set", "trigger": "a", "value": 1}, "needs key"),
+        ({"action": "set", "key": "a", "value": 1}, "needs trigger"),
+        ({"action": "toggle"}, "action"),
+    ],
+)
+def test_a_request_without_what_its_action_needs_is_malformed(
+    wire: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(MessageError, match=words):
+        Request.from_wire(wire)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"action": "off", "width_us": 1},
+        {"action": "on"},
+        {"action": "pulse", "width_us": 1, "level": 0.5},
+        {"action": "on", "width_us": 1, "level": 0.0},
+        {"action": "on", "width_us": 1, "count": 2},
+        {"action": "pulse", "width_us": 1, "delay_us": 2},
+        {"action": "train", "width_us": 10, "count": 2, "period_us": 10},
+        {"action": "train", "width_us": 10, "count": 0, "period_us": 20},
+        {"action": "train", "width_us": 10, "count": 65_535, "period_us": 10_000},
+        {"action": "toggle", "width_us": 10},
+    ],
+)
+def test_a_command_that_contradicts_itself_does_not_exist(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MessageError, match="malformed command"):
+        Command.from_wire({"command_id": 1, "output": "o", "line": "l", **wrong})

@@ -1,23 +1,28 @@
 """A record runs through the engine again to the very same events, whatever happened in it."""
 
+import json
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_rig import Script, ScriptedClock, ScriptedOutput
+from test_trigger_contract import BUILT_IN
 
 from rtpose.bus import DirectReceiver, Inbox, direct_pair
-from rtpose.comparison import differences
-from rtpose.config import load_rig
+from rtpose.comparison import by_trigger, differences
+from rtpose.config import load_rig, load_settings
 from rtpose.control import Control
+from rtpose.errors import ConfigError, InputError
 from rtpose.loop import SPAWN, Link, Loop, new_activity
 from rtpose.messages import (
     Command,
@@ -29,10 +34,11 @@ from rtpose.messages import (
     encode_direct,
     encode_json,
 )
+from rtpose.plugins import load
 from rtpose.pose_log import PoseLog
 from rtpose.readiness import Readiness
 from rtpose.replay import Replayed, replay
-from rtpose.run_folder import RunRecord
+from rtpose.run_folder import RunRecord, read_run
 from rtpose.run_log import RunLog, read_log
 from rtpose.skeleton import Skeleton
 
@@ -104,9 +110,9 @@ TRIGGERS = {
     "steps": 'type = "scripted_rig:Steps"\nabove_px = 10.0\noutput = "out.laser"',
     "moody": 'type = "scripted_rig:Moody"\npulse_ms = 3.0\noutput = "out.laser"',
     "yoked": f'type = "region"\nkeypoint = "snout"\n{LEFT}\nwhen = "inside"\n'
-    'yoked_to = "other.jsonl"\noutput = "out.tone"',
+    'yoked_to = "other.jsonl"\nyoked_trigger = "levels"\noutput = "out.laser"',
     "yoked_pulses": f'type = "region"\nkeypoint = "snout"\n{LEFT}\nwhen = "enter"\npulse_ms = 2.0\n'
-    'yoked_to = "other.jsonl"\nyoked_trigger = "yoked"\noutput = "out.valve"',
+    'yoked_to = "other.jsonl"\nyoked_trigger = "pulses"\noutput = "out.valve"',
 }
 EXPERIMENTS = (
     "seed = 1",
@@ -119,33 +125,37 @@ LATENCIES = ('policy = "skip"', 'policy = "fire"', 'policy = "disarm"\ndisarm_af
 
 
 def other_run(path: Path) -> None:
-    """Write what the yoked triggers repeat: levels, a change of one, pulses; 20 to 160 ms."""
+    """Write what the yoked triggers repeat: levels, a change of one, pulses, one of them cut."""
 
-    def sent(seq: int, at_ms: int, action: str, width_us: int = 0, **level: float) -> TriggerEvent:
-        fields = {"command_id": seq, "output": "out", "line": "tone", "action": action}
-        command = Command.model_validate({**fields, "width_us": width_us, **level})
+    def sent(at_ms: int, line: str, action: str, width_us: int = 0, level: float = 1.0) -> None:
+        fields = {"command_id": len(events), "output": "out", "line": line, "action": action}
+        command = Command.model_validate({**fields, "width_us": width_us, "level": level})
         at_ns = 10**9 + at_ms * MS
         kind: Any = "line-off" if action == "off" else "fire"
-        return TriggerEvent(
+        event = TriggerEvent(
             run="other",
-            seq=seq,
+            seq=len(events),
             kind=kind,
-            trigger="yoked",
+            trigger="levels" if line == "laser" else "pulses",
             decide_ns=at_ns,
             command_ns=at_ns,
             command=command,
         )
+        events.append(event)
 
-    events = [
-        TriggerEvent(run="other", seq=0, kind="armed", decide_ns=10**9),
-        sent(1, 20, "on", 20_000),
-        sent(2, 33, "off"),
-        sent(3, 60, "pulse", 5_000),
-        sent(4, 70, "on", 15_000),
-        sent(5, 80, "on", 10_000, level=0.5),
-        sent(6, 110, "off"),
-        sent(7, 160, "pulse", 2_000),
-    ]
+    events = [TriggerEvent(run="other", seq=0, kind="armed", decide_ns=10**9)]
+    sent(20, "laser", "on", 20_000)
+    sent(25, "valve", "pulse", 4_000)
+    sent(33, "laser", "off")
+    sent(36, "valve", "off")  # after the pulse has ended: its trigger let go all the same
+    sent(50, "laser", "on", 25_000)
+    sent(60, "laser", "on", 15_000, 0.5)
+    sent(70, "valve", "pulse", 12_000)
+    sent(75, "valve", "off")
+    sent(110, "laser", "off")
+    sent(160, "laser", "on", 30_000)
+    sent(230, "laser", "off")
+    sent(240, "valve", "pulse", 2_000)
     path.write_bytes(b"".join(encode_json(event) + b"\n" for event in events))
 
 
@@ -291,6 +301,9 @@ class Rehearsal:
             InputEvent(output="out", input="button", level=True, arrival_ns=now, stop=stop)
         )
 
+    def stop_at_terminal(self, _body: Control) -> None:
+        self.loop.estop_ordered = True
+
     def refuse_to_arm(self, body: Control) -> None:
         self.script.arms = False
         self.ask(body, "arm")
@@ -329,7 +342,7 @@ happenings = st.one_of(
         st.sampled_from([0.0, 7.5, 55.0, "enter", "inside", None, [1]]),
     ),
     st.tuples(st.just("edge"), st.sampled_from([False, False, True])),
-    st.tuples(st.just("refuse_to_arm")),
+    st.tuples(st.sampled_from(["refuse_to_arm", "stop_at_terminal"])),
     st.tuples(st.just("ready")),
 )
 #: A few poses, then something else, over and over.
@@ -373,3 +386,266 @@ def test_whatever_happened_the_replay_of_its_record_is_identical(
         assert len(result.recorded) == len(record.events)
         for kind in {event.kind for event in result.recorded}:
             note(kind)
+
+
+def fire(line: str, width_ms: float) -> tuple[Any, ...]:
+    return ("fire", f"out.{line}", width_ms)
+
+
+def wait(ms: float) -> tuple[Any, ...]:
+    return ("wait", round(ms * 1000))
+
+
+#: What the clock does without an event of its own; the trigger; and what shows it afterwards,
+#: because a line would not be free, or a pulse not be over.
+SILENT: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
+    "a pulse ends before the next one is asked for": (
+        "cut",
+        [fire("valve", 3), wait(50), fire("valve", 3)],
+    ),
+    "a pulse ends before a pose would cut it": (
+        "cut",
+        [("pose", 10_000, 5.0), wait(50), ("pose", 0, 5.0, 500, False)],
+    ),
+    "a pulse counts as ended before its late answer comes": (
+        "cut",
+        [fire("valve", 3), wait(120), wait(32), fire("valve", 3)],
+    ),
+    "the refractory time counts from the end of a pulse, not from disarming": (
+        "cut",
+        [fire("valve", 3), wait(10), ("ask", "disarm"), ("ask", "arm"), wait(9), fire("valve", 3)],
+    ),
+    "a repeated pulse ends before its trigger lets go in the other run": (
+        "yoked_pulses",
+        [wait(26), wait(6), wait(6)],
+    ),
+    "a line that was used up is let go in the other run before a pulse is asked for": (
+        "yoked",
+        [("pose", 10_000, 45.0)] * 22 + [wait(15), fire("laser", 3)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_the_clock_did_without_an_event_is_done_again(tmp_path: Path, name: str) -> None:
+    trigger, script = SILENT[name]
+    answer_after_us = [150_000] if "late answer" in name else [300]
+    rehearsal = Rehearsal(tmp_path, [trigger], answer_after_us=answer_after_us)
+    record = rehearsal.perform([("ready",), *script])
+    assert_identical(record)
+    told = [e.kind for e in record.events if e.kind in ("fire", "refused", "line-off")]
+    assert told[-1] == "fire"
+
+
+def a_run(folder: Path, triggers: Sequence[str] = ("pulse", "level")) -> RunRecord:
+    """Return the record of a run in which the snout comes and goes."""
+    visits = [("pose", 10_000, x_px) for x_px in [5.0] * 4 + [45.0] * 4] * 6
+    return Rehearsal(folder, triggers).perform([("ready",), *visits])
+
+
+def without(record: RunRecord, kind: str) -> RunRecord:
+    """Return a record from which the first event of a kind was taken out."""
+    found = next(event for event in record.events if event.kind == kind)
+    return replace(record, messages=[m for m in record.messages if m is not found])
+
+
+def test_a_fire_that_was_taken_out_of_the_record_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    result = replay(without(record, "fire"))
+    (missing,) = differences(result.recorded, result.replayed)
+    assert missing.recorded is None
+    assert missing.replayed == next(event for event in record.events if event.kind == "fire")
+
+
+def test_a_fire_that_was_put_into_the_record_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    fires = [event for event in record.events if event.kind == "fire"]
+    forged = fires[2].model_copy(update={"frame_id": 1, "trigger": "level"})
+    where = record.messages.index(fires[2])
+    messages = [*record.messages[:where], forged, *record.messages[where:]]
+    result = replay(replace(record, messages=messages))
+    (extra,) = differences(result.recorded, result.replayed)
+    assert (extra.recorded, extra.replayed) == (forged, None)
+
+
+def test_a_pose_that_was_changed_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    forged = tmp_path / "forged.bin"
+    log = PoseLog(forged)
+    first_fire = next(event for event in record.events if event.kind == "fire")
+    for taken in record.poses():
+        pose = taken.pose
+        if pose.frame_id == first_fire.frame_id:
+            pose = replace(pose, keypoints=pose.keypoints + np.float32(40.0))
+        log.append(pose, taken.receive_ns, taken.records, taken.decided)
+    log.close()
+    result = replay(replace(record, pose_file=forged))
+    found = differences(result.recorded, result.replayed)
+    assert found
+    assert found[0].recorded == first_fire
+
+
+def test_a_field_that_was_changed_is_found(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    first = next(event for event in record.events if event.kind == "line-off")
+    forged = first.model_copy(update={"detail": "nothing of that kind"})
+    messages = [forged if message is first else message for message in record.messages]
+    result = replay(replace(record, messages=messages))
+    (found,) = differences(result.recorded, result.replayed)
+    assert (found.recorded, found.replayed) == (forged, first)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_a_record_that_breaks_off_anywhere_is_identical_as_far_as_it_goes(
+    lost_of_log: int, lost_of_poses: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        record = a_run(folder, ("pulse", "level", "ahead", "chance"))
+        for path, lost in (("events.jsonl", lost_of_log), ("poses.bin", lost_of_poses)):
+            data = (folder / path).read_bytes()
+            (folder / path).write_bytes(data[: max(0, len(data) - lost)])
+        messages = read_log(folder / "events.jsonl")
+        result = assert_identical(replace(record, messages=messages))
+        everything = len(result.recorded) == len(record.events)
+        assert everything or "breaks off" in result.notes[0]
+
+
+def changed(record: RunRecord, name: str, **values: Any) -> Replayed:
+    """Replay with other settings of one trigger."""
+    entry = record.rig.triggers[name]
+    for key, value in values.items():
+        entry = entry.changed(key, value)
+    return replay(record, replace(record.rig, triggers={**record.rig.triggers, name: entry}))
+
+
+def test_a_rig_that_is_the_same_does_the_same(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    for row in by_trigger(*_both(replay(record, record.rig))):
+        assert row.recorded == row.replayed == row.common > 0
+
+
+def test_a_changed_trigger_is_set_beside_the_record(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    rows = {
+        (row.trigger, row.kind): row
+        for row in by_trigger(*_both(changed(record, "pulse", when="leave")))
+    }
+    enters = [e.frame_id for e in record.events if e.trigger == "pulse" and e.kind == "fire"]
+    pulses, levels = rows["pulse", "fire"], rows["level", "fire"]
+    assert list(pulses.only_recorded) == enters
+    assert len(pulses.only_replayed) == 6
+    assert (pulses.common, set(pulses.only_replayed) & set(enters)) == (0, set())
+    assert levels.common == levels.recorded == levels.replayed > 0, "which nobody changed"
+
+
+def test_time_limits_hold_in_a_changed_rig_too(tmp_path: Path) -> None:
+    visits = [("pose", 10_000, 5.0)] * 6 + [("pose", 10_000, 45.0), ("wait", 100_000)]
+    record = Rehearsal(tmp_path, ["level"]).perform([("ready",), *visits])
+    line = record.rig.outputs["out"].settings.lines["tone"].model_copy(update={"max_on_ms": 12.0})
+    output = record.rig.outputs["out"]
+    lines = {**output.settings.lines, "tone": line}
+    shorter = replace(output, settings=output.settings.model_copy(update={"lines": lines}))
+    result = replay(record, replace(record.rig, outputs={"out": shorter}))
+    offs = [event for event in result.replayed if event.kind == "line-off"]
+    fires = [event for event in result.replayed if event.kind == "fire"]
+    assert offs[0].detail == "max_on_ms = 12 reached"
+    assert 12 * MS <= offs[0].decide_ns - fires[0].decide_ns < 18 * MS
+
+
+def _both(result: Replayed) -> tuple[Sequence[TriggerEvent], Sequence[TriggerEvent]]:
+    return result.recorded, result.replayed
+
+
+def test_a_keypoint_that_the_record_lacks_is_said(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    with pytest.raises(ConfigError, match=r"triggers\.pulse: no keypoint 'nose'"):
+        changed(record, "pulse", keypoint="nose")
+
+
+def test_poses_that_never_came_are_said(tmp_path: Path) -> None:
+    visits = [("pose", 10_000, x_px, age_us) for x_px, age_us in ((5.0, 500), (45.0, 700))]
+    record = Rehearsal(tmp_path).perform([("ready",), *visits])
+    assert any("1 poses never reached control" in words for words in replay(record).notes)
+
+
+# ------------------------------------------------------------------------------- the run's folder
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_settings_of_every_trigger_come_back_from_a_runs_folder(name: str) -> None:
+    table = BUILT_IN[name]
+    config_type = load("triggers", table["type"]).Config
+    config = config_type.model_validate({k: v for k, v in table.items() if k != "type"})
+    assert config_type.model_validate(json.loads(json.dumps(config.model_dump()))) == config
+
+
+def test_a_rig_comes_back_from_a_runs_folder_wherever_that_is(tmp_path: Path) -> None:
+    rig = Rehearsal(tmp_path, sorted(TRIGGERS), EXPERIMENTS[2], LATENCIES[2]).rig
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "settings.json").write_text(json.dumps(rig.to_dict()))
+    again = load_settings(elsewhere / "settings.json")
+    assert again.triggers == rig.triggers
+    assert again.outputs == rig.outputs
+    assert (again.latency, again.experiment) == (rig.latency, rig.experiment)
+
+
+#: As the supervisor leaves it.
+MANIFEST = {
+    "run": "run",
+    "ended": True,
+    "info": {"inference": {"skeleton": SKELETON.to_dict()}, "control": {"seed": 0}},
+    "counters": {},
+}
+
+
+def left_by(record: RunRecord, folder: Path) -> Path:
+    (folder / "settings.json").write_text(json.dumps(record.rig.to_dict()))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    return folder
+
+
+def test_a_runs_folder_is_read(tmp_path: Path) -> None:
+    record = a_run(tmp_path)
+    again = read_run(left_by(record, tmp_path))
+    assert (again.run, again.seed, again.skeleton) == ("run", 0, SKELETON)
+    assert again.messages == record.messages
+    assert_identical(again)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("manifest.json", None, "give the folder of one run"),
+        ("manifest.json", "{", "is not JSON"),
+        ("manifest.json", '{"run": "r", "info": {}}', "lacks"),
+        ("manifest.json", "[]", "lacks"),
+        ("settings.json", None, "cannot be read"),
+        ("settings.json", "[]", "is not the settings of a run"),
+        ("settings.json", "{", "is not JSON"),
+        ("poses.bin", None, "has no poses.bin"),
+        ("events.jsonl", None, "events.jsonl: No such file"),
+        ("events.jsonl", "{}\n", "log is damaged: .*line 1"),
+    ],
+)
+def test_what_is_not_the_folder_of_a_run_is_refused_in_words(
+    tmp_path: Path, name: str, text: str | None, words: str
+) -> None:
+    left_by(a_run(tmp_path), tmp_path)
+    (tmp_path / name).unlink()
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_run(tmp_path)
+
+
+def test_a_run_without_poses_says_so(tmp_path: Path) -> None:
+    rig = Rehearsal(tmp_path).rig
+    settings_of = rig.to_dict()
+    settings_of["recording"]["poses"] = False
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "settings.json").write_text(json.dumps(settings_of))
+    with pytest.raises(InputError, match=r"ran with \[recording\] poses = false"):
+        read_run(tmp_path)

@@ -330,3 +330,13 @@ def test_a_command_that_the_device_refuses_leaves_the_line_low(tmp_path: Path) -
     it.pose(HIGH)
     assert it.out.commands() == ["on", "on"], "it may be asked for again at once"
     assert (it.counters["refused_by_output"], it.counters["acks"]) == (1, 1)
+
+
+def test_a_line_that_does_not_go_low_makes_everything_safe(tmp_path: Path) -> None:
+    it = bench(tmp_path, "")
+    it.pose(HIGH)
+    it.out.refuses, it.out.stuck = "pin 0 reads high", True
+    it.pose(LOW)
+    assert it.told("disarmed")[0].detail == "out.laser may still be high: pin 0 reads high"
+    assert not it.engine.armed
+    assert it.out.safes

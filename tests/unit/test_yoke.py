@@ -221,8 +221,12 @@ def test_another_trigger_of_the_other_run_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("zone", "options", "words"),
     [
-        ("", {"max_on_ms": 5.0}, "a pulse of 10 ms, which is above max_on_ms = 5 of out.laser"),
-        ('yoked_trigger = "dimmer"', {}, "a level of 0.25, which needs levels = true of out.laser"),
+        (
+            "",
+            {"max_on_ms": 5.0},
+            r"triggers.zone.yoked_to: .*a pulse of 10 ms \(the line's max_on_ms is 5\)",
+        ),
+        ('yoked_trigger = "dimmer"', {}, r"a level of 0.25 \(set the line's levels = true"),
         ('yoked_trigger = "nobody"', {}, "trigger 'nobody' sent nothing in that run; dimmer, zone"),
     ],
 )
@@ -274,6 +278,27 @@ def event(kind: str, at: int, command: Command | None = None, **more: object) ->
 
 PULSE = Command(command_id=1, output="out", line="laser", action="pulse", width_us=1000)
 OFF = Command(command_id=2, output="out", line="laser", action="off")
+
+
+def test_a_level_that_was_to_be_shorter_than_this_line_may_is_over_by_itself(
+    tmp_path: Path,
+) -> None:
+    on = Command(command_id=1, output="out", line="lamp", action="on", width_us=5000)
+    off = Command(command_id=2, output="out", line="lamp", action="off")
+    events = [
+        event("armed", 1),
+        event("fire", 2, on, trigger="dimmer", command_ns=10 * MS),
+        event("line-off", 3, off, trigger="dimmer", command_ns=30 * MS),
+        event("fire", 4, on, trigger="dimmer", command_ns=32 * MS),
+    ]
+    it = bench(tmp_path / "here", dimmer=write(tmp_path / "events.jsonl", events))
+    it.arm()
+    for _ in range(50):
+        it.pose(NOTHING)
+        it.wait(1)
+    assert [action for _, action, _, _ in sent(it, "lamp")] == ["on", "off"] * 2
+    assert {e.detail for e in it.told("line-off")} == {"its time is over"}
+    it.check()
 
 
 @pytest.mark.parametrize(

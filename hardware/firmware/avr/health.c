@@ -7,7 +7,7 @@
 #include "../frame.h"
 #include "target.h"
 
-/* The linker's: the end of the program, and the checksum that the build found (see the Makefile). */
+/* The linker's: the end of the program, and the checksum that the build has found. */
 extern const uint8_t __data_load_end, built_checksum;
 
 /* Counted as 0 in the checksum. */

@@ -1,5 +1,5 @@
-/* The inputs. Input 0 is stamped by timer 1's capture unit, to the cycle; the others by an interrupt
- * at a change of their pins. The stop input has an interrupt of its own, in edges.c.
+/* The inputs. Input 0 is stamped by timer 1's capture unit, to the cycle; the others by an
+ * interrupt at a change of their pins. The stop input has an interrupt of its own, in edges.c.
  *
  * An input that changes as fast as it can must not keep the chip from its lines. So an interrupt
  * only notes what it saw, and a full ring switches it off until the main loop has made room; and
@@ -13,9 +13,9 @@
 #include "target.h"
 
 #define MOST 16        /* edges of one input in 65536 cycles, 4.1 ms */
-#define NOTES 8        /* a power of 2 */
+#define NOTES 4        /* a power of 2 */
 #define SETTLE_US 50   /* of a pin after its pull-up was switched on */
-#define CHANGE_LATE 24 /* cycles from a change of a pin to the reading of the timer */
+#define CHANGE_LATE 44 /* cycles from a change of a pin to the reading of the timer */
 
 struct note {
     uint16_t reading; /* of timer 1 */
@@ -69,9 +69,11 @@ void note_changes(uint8_t changed)
     put(&changes, reading, seen);
 }
 
+/* The serial port's interrupt has to wait while these follow each other closely. */
 ISR(PCINT1_vect)
 {
     changes_poll();
+    uart_poll();
 }
 
 /* For both edges the unit is turned round each time. If the pin has changed back by then, that edge
@@ -93,6 +95,7 @@ ISR(TIMER1_CAPT_vect)
     }
     if (is_full(&captures))
         TIMSK1 &= ~_BV(ICIE1);
+    uart_poll();
 }
 
 /* ---- in the main loop ---- */

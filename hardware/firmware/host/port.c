@@ -170,7 +170,8 @@ uint32_t port_now(void)
 
 uint32_t port_us(uint32_t tick)
 {
-    return (uint32_t)((now + (uint64_t)(int64_t)(int32_t)(tick - (uint32_t)now)) / PORT_TICKS_PER_US);
+    int32_t ahead = (int32_t)(tick - (uint32_t)now);
+    return (uint32_t)((now + (uint64_t)(int64_t)ahead) / PORT_TICKS_PER_US);
 }
 
 bool port_raise(uint8_t line, uint8_t duty, uint32_t width, uint32_t *rise)
