@@ -334,7 +334,8 @@ class FaultRig:
         manifest = self._manifest_file()
         if manifest is not None:
             evidence.manifest = json.loads(manifest.read_text())
-            evidence.log = read_log(manifest.with_name("events.jsonl"))
+            log = manifest.with_name("events.jsonl")
+            evidence.log = read_log(log) if log.exists() else []  # it ended before control began
         for port in self.ports.values():
             with socket.socket() as free:
                 free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
