@@ -26,8 +26,8 @@ GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _BEAT_INTERVAL_NS = 100_000_000
 _LINK_INTERVAL_NS = 10_000_000
 _ACTIVITY_BYTES = 128
-#: How long a process may take to end once its supervisor is gone.
-_ORPHAN_S = 5.0
+#: How long a process may take to end once its supervisor is gone: as long as that would wait.
+_ORPHAN_S = 6.0
 
 Order = Literal["start", "stop", "estop"]
 

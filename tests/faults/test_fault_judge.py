@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from chip_log import CYCLES_PER_MS, HANG_CYCLES, Edge, Frame, Note
+from chip_log import CYCLES_PER_MS, CYCLES_PER_US, HANG_CYCLES, Edge, Frame, Note
 from fault_judge import MOST_CUT_OFF, Verdict, judge
 from fault_plan import Plan, make_plan
 from fault_rig import KILLED, Evidence
@@ -381,6 +381,33 @@ def test_a_hung_chip_has_until_its_hardware_watchdog(late_cycles: int, good: boo
     found.board.append(Note(round(hang_ms * CYCLES_PER_MS), "hang"))
     late_words = [v for v in judge(found).violations if "fell" in v]
     assert bool(late_words) is not good
+
+
+@pytest.mark.parametrize(("late_us", "good"), [(50, True), (51, False)])
+def test_the_stop_input_drops_what_is_high_at_once(late_us: int, good: bool) -> None:
+    found = evidence("stop-input")
+    found.log.insert(-1, event(7, "estop", 119, detail="input stop of output board"))
+    found.log[-1] = event(8, "stopped", 200, detail="outputs safe")
+    stop = Note(found.edges[-1].cycle - late_us * CYCLES_PER_US, "stop")
+    found.board.append(stop)
+    assert (judge(found).violations == []) is good
+
+
+def test_after_the_stop_input_nothing_rises() -> None:
+    found = evidence("stop-input")
+    found.board.append(Note(80 * CYCLES_PER_MS, "stop"))
+    assert "line 0 moved after the stop input" in judge(found).violations
+
+
+@pytest.mark.parametrize(("dose_ms", "good"), [(60.0, True), (59.9, False)])
+def test_a_dose_is_kept_in_every_window(dose_ms: float, good: bool) -> None:
+    found = evidence()
+    found.plan = replace(found.plan, dose_ms=dose_ms)
+    # 60 ms within 500 ms, and more before.
+    times_ms = [(100, 130), (300, 330), (640, 670)]
+    found.edges = [e for rise, fall in times_ms for e in (edge(rise, 5, 1), edge(fall, 5, 0))]
+    found.frames += [frame(at_ms, Request.BEAT) for at_ms in range(250, 700, 50)]
+    assert (judge(found).violations == []) is good
 
 
 def test_commands_into_an_unplugged_cable_need_no_place_on_the_wire() -> None:

@@ -1,9 +1,11 @@
 """The short version of ``make faults``: one run per process and kind of fault, from fixed seeds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fault_judge import judge
+from fault_kinds import KINDS
 from fault_plan import make_plan
 from fault_rig import carry_out
 
@@ -24,6 +26,7 @@ pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("emulated_board")]
         "inference-stop",
         "output-raise-beat",
         "recorder-kill",
+        "stop-input",
         "supervisor-kill",
         "trigger-hang",
         "trigger-raise",
@@ -34,3 +37,9 @@ def test_a_fault_leaves_no_line_high_and_a_true_record(kind: str, tmp_path: Path
     assert verdict.violations == []
     assert verdict.unaccounted == 0
     assert verdict.commands > 0
+
+
+def test_a_process_that_hangs_ends_though_nobody_is_left_to_end_it(tmp_path: Path) -> None:
+    plan = make_plan(1000, "trigger-hang")
+    plan = replace(plan, kinds=(*plan.kinds, KINDS["supervisor-kill"]))
+    assert judge(carry_out(plan, tmp_path / "run")).violations == []
