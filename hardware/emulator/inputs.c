@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <simavr/avr_extint.h>
 #include <simavr/avr_ioport.h>
 #include <simavr/sim_core.h>
 
@@ -252,6 +253,9 @@ void inputs_open(void)
         avr->io[io].r.c = on_read;
         avr->io[io].r.param = (void *)port;
     }
+    /* libsimavr would look at every cycle whether D2 is still low once it was in level mode, as it is
+     * from reset on. The firmware uses edges only. */
+    avr_extint_set_strict_lvl_trig(avr, 0, 0);
     if (options.input_log_path && !(log_file = fopen(options.input_log_path, "we")))
         fail(options.input_log_path);
     if (!options.inputs_path)
