@@ -110,7 +110,10 @@ class Control:
             stream.endpoint(stream.event_port), key, lambda: ("status.control", self._status())
         )
         self._requests = RequestServer(stream.endpoint(stream.command_port), key)
-        self._poller = Poller(self._poses, self._requests)
+        # Requests wake nobody: they wait for the next turn, at most _WAIT_MS away. Under a flood of
+        # them the loop would never rest, and a system that does not let a real-time process take
+        # all of a processor (Linux: 95 % of each second) would hold it up for tens of milliseconds.
+        self._poller = Poller(self._poses)
         self._loop.doing(b"")
 
     def run(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import psutil
 import pytest
 import zmq
 import zmq.auth
@@ -18,6 +19,7 @@ import zmtp
 from zmtp import GREETING
 
 from rtpose.client import Commands
+from rtpose.clock import now_ns
 from rtpose.errors import MessageError, NoReplyError
 from rtpose.messages import Ack, Request, TriggerEvent, decode, encode
 
@@ -251,8 +253,9 @@ for number in range(int(sys.argv[2])):
     clients[number % len(clients)].send_multipart([b"", payloads[number % len(payloads)]])
 print("sent", flush=True)
 while sys.argv[3] == "never ends":
+    payloads.reverse()
     for client in clients:
-        client.send_multipart([b"", payloads[1]])
+        client.send_multipart([b"", payloads[0]])
         while client.poll(0):
             client.recv_multipart()
 answered = 0
@@ -313,6 +316,21 @@ def test_a_flood_keeps_nobody_waiting(
         malformed, poses = counters["malformed"], counters["poses"]
     steered.rig.wait_for(lambda: steered.counters()["malformed"] > malformed, "it goes on")
     steered.rig.wait_for(lambda: steered.counters()["poses"] > poses, "so do the poses")
+    steered.assert_unmoved()
+
+
+def test_a_flood_of_good_requests_leaves_control_time_to_rest(
+    steered: Steered, flooded: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    control = psutil.Process(steered.rig.manifest()["pids"]["control"])
+    flooded("never ends")
+    before, start_ns = control.cpu_times(), now_ns()
+    while now_ns() < start_ns + 4_000_000_000:
+        assert steered.armed
+    spent, spent_ns = control.cpu_times(), now_ns() - start_ns
+    busy_s = spent.user + spent.system - before.user - before.system
+    # A real-time process that is busy for 95 % of a second is held up for the rest of it.
+    assert busy_s < 0.9 * spent_ns / 1e9
     steered.assert_unmoved()
 
 
