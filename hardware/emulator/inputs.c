@@ -100,6 +100,9 @@ static void drive(int pin, bool driven, uint8_t level)
     external.mask = driven_bits(port, &levels);
     external.value = levels;
     avr_ioctl(avr, AVR_IOCTL_IOPORT_SET_EXTERNAL(port), &external);
+    /* From reset on D2's interrupt is in level mode, in which libsimavr would look at every cycle
+     * whether it is still low, also later on. The firmware uses edges only. */
+    avr_extint_set_strict_lvl_trig(avr, 0, 0);
     avr_raise_irq(avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(port), bit_of(pin)), level);
     note(pin);
 }
@@ -253,9 +256,6 @@ void inputs_open(void)
         avr->io[io].r.c = on_read;
         avr->io[io].r.param = (void *)port;
     }
-    /* libsimavr would look at every cycle whether D2 is still low once it was in level mode, as it is
-     * from reset on. The firmware uses edges only. */
-    avr_extint_set_strict_lvl_trig(avr, 0, 0);
     if (options.input_log_path && !(log_file = fopen(options.input_log_path, "we")))
         fail(options.input_log_path);
     if (!options.inputs_path)

@@ -232,7 +232,7 @@ def test_a_stop_in_the_midst_of_edges_leaves_nothing_high(board: EmulatedBoard) 
             assert board.train(line, 200, 2600 + 90 * line, 1000).moved
         board.drive(f"D2 0 @{chance.randrange(1, 60_000)}")
         while True:
-            board.write(protocol.order(Request.PULSE, 1, 6, 40))
+            board.write(protocol.order(Request.PULSE, board.sequence(), 6, 40))
             if isinstance(board.receive(), Stopped):
                 break
         board.events(InputEdge)  # the answer that is still to come
