@@ -351,7 +351,7 @@ scripts = st.lists(
 ).map(lambda parts: [action for some, last in parts for action in (*some, last)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from(sorted(TRIGGERS)), min_size=1, max_size=6, unique=True),
     st.sampled_from(EXPERIMENTS),
