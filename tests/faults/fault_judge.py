@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from chip_log import CYCLES_PER_MS, CYCLES_PER_US, HANG_CYCLES, Edge, Frame
-from fault_kinds import UNHARMED, Outcome
+from fault_kinds import TRIPPED, UNHARMED, Outcome
 from fault_plan import LEVELS, PINS, TRACKED
 from fault_rig import KILLED, Evidence, events
 
@@ -54,6 +54,13 @@ class Verdict:
     events, commands, cut_off, unaccounted : int
         Events in the log; commands on the wire; messages that a kill cut off the log; and what
         nobody can account for.
+    void : bool
+        There was nothing to judge: the rig did not come up, or the subscriber did not reach it.
+    attempts : int
+        How often the run was carried out until there was.
+    stalled : bool
+        A fault that must change nothing coincided with the machine holding control up for longer
+        than the watchdog's period: the board did what it must, and the record says so.
     """
 
     name: str
@@ -67,6 +74,9 @@ class Verdict:
     cut_off: int = 0
     unaccounted: int = 0
     wrong_record: bool = False
+    void: bool = False
+    attempts: int = 1
+    stalled: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -78,6 +88,7 @@ def judge(evidence: Evidence) -> Verdict:
     plan = evidence.plan
     verdict = Verdict(plan.name, tuple(kind.name for kind in plan.kinds), plan.seed)
     if not evidence.armed:
+        verdict.void = True
         verdict.violations.append("the rig was never armed with a line high, so nothing was tested")
     _judge_lines(evidence, verdict)
     _judge_stops(evidence, verdict)
@@ -85,7 +96,8 @@ def judge(evidence: Evidence) -> Verdict:
     _judge_freshness(evidence, verdict)
     _judge_order(evidence, verdict)
     _judge_account(evidence, verdict)
-    wrong = list(_wrong_record(evidence))
+    verdict.stalled = _was_stalled(evidence)
+    wrong = [] if verdict.stalled else list(_wrong_record(evidence))
     verdict.wrong_record = bool(wrong)
     verdict.violations += wrong
     verdict.violations += [f"left behind: {what}" for what in evidence.left]
@@ -282,6 +294,7 @@ def _compare_with_heard(
     """Return how many events were published and are not in the log."""
     heard = events(evidence.heard)
     if not heard:
+        verdict.void = True
         verdict.violations.append("the subscriber heard nothing, so the log was not checked")
     numbers = [event.seq for event in heard]
     gaps = sum(after - before - 1 for before, after in pairwise(numbers))
@@ -390,6 +403,16 @@ def _fits(evidence: Evidence, outcome: Outcome) -> bool:
         return False
     details = _details(events(evidence.log))
     return all(re.search(pattern, details) for pattern in outcome.logged)
+
+
+def _was_stalled(evidence: Evidence) -> bool:
+    """Return whether the board tripped as the record says, though the fault was harmless."""
+    if not all(kind.outcomes == (UNHARMED,) for kind in evidence.plan.kinds):
+        return False
+    watchdog = evidence.plan.watchdog_ms * CYCLES_PER_MS
+    cycles = [frame.cycle for frame in evidence.frames]
+    silent = any(after - before >= watchdog for before, after in pairwise(cycles))
+    return silent and _fits(evidence, TRIPPED)
 
 
 def _tracking_not_followed(evidence: Evidence) -> Iterator[str]:

@@ -105,7 +105,8 @@ class Kind:
 
 #: The run goes on, and ends when its time is up.
 UNHARMED: Final = Outcome(0, "", ("stopped: outputs safe",))
-_TRIPPED: Final = Outcome(1, "dropped its lines and disarmed: it had no heartbeat")
+#: The board heard nothing for so long that it let go of everything by itself.
+TRIPPED: Final = Outcome(1, "dropped its lines and disarmed: it had no heartbeat")
 
 
 # ------------------------------------------------------------------------------------- processes
@@ -143,7 +144,7 @@ def _process_kinds() -> list[Kind]:
         needs = ("recorder",) if process == "recorder" else ()
         killed = Outcome(1, f"{process} was killed by SIGKILL")
         hung = Outcome(1, f"{process} hung")
-        paused = (UNHARMED, _TRIPPED) if process == "control" else (UNHARMED,)
+        paused = (UNHARMED, TRIPPED) if process == "control" else (UNHARMED,)
         kinds += [
             Kind(f"{process}-kill", _signal(process, signal.SIGKILL), (killed,), needs=needs),
             Kind(

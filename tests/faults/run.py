@@ -23,17 +23,31 @@ from fault_rig import EMULATOR, FIRMWARE, carry_out, may_mount
 from rich.console import Console
 from rich.table import Table
 
+_ATTEMPTS: Final = 3
 _OUT: Final = Console(highlight=False, width=160)
 
 
 def run_one(plan: Plan, root: Path) -> Verdict:
-    """Carry out and judge one run; keep its folder if anything is wrong."""
-    folder = root / plan.name
+    """Carry out and judge one run; keep its folder if anything is wrong.
+
+    One in which nothing could be judged, as it happens on a machine that is far too busy, is
+    carried out again.
+    """
+    for attempt in range(_ATTEMPTS):
+        verdict = _run_once(plan, root / f"{plan.name}{'-again' * attempt}")
+        verdict.attempts = attempt + 1
+        if not verdict.void:
+            break
+    return verdict
+
+
+def _run_once(plan: Plan, folder: Path) -> Verdict:
     try:
         verdict = judge(carry_out(plan, folder))
     except RuntimeError as error:
         verdict = Verdict(plan.name, tuple(kind.name for kind in plan.kinds), plan.seed)
         verdict.violations.append(str(error))
+        verdict.void = True
     if verdict.violations:
         (folder / "verdict.json").write_text(json.dumps(verdict.to_dict(), indent=2))
     else:
@@ -50,7 +64,15 @@ def table(verdicts: Iterable[Verdict]) -> Table:
     shown.add_column("fault")
     for name in ("runs", "of these two faults", "fell late", "beyond max_on", "commands"):
         shown.add_column(name, justify="right")
-    for name in ("events", "cut off", "unaccounted", "wrong record", "violations"):
+    for name in (
+        "events",
+        "cut off",
+        "stalled",
+        "again",
+        "unaccounted",
+        "wrong record",
+        "violations",
+    ):
         shown.add_column(name, justify="right")
     for kind in [*sorted(rows), ""]:
         some = rows[kind] if kind else [v for row in rows.values() for v in row]
@@ -71,6 +93,8 @@ def _cells(some: Sequence[Verdict]) -> list[str]:
         f"{sum(v.commands for v in some):,}",
         f"{sum(v.events for v in some):,}",
         str(max(v.cut_off for v in some)),
+        str(sum(v.stalled for v in some)),
+        str(sum(v.attempts - 1 for v in some)),
         str(sum(v.unaccounted for v in some)),
         str(sum(v.wrong_record for v in some)),
         str(sum(len(v.violations) for v in some)),

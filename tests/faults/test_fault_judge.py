@@ -410,6 +410,18 @@ def test_a_dose_is_kept_in_every_window(dose_ms: float, good: bool) -> None:
     assert (judge(found).violations == []) is good
 
 
+@pytest.mark.parametrize(("silent_ms", "stalled"), [(WATCHDOG_MS, True), (WATCHDOG_MS - 1, False)])
+def test_a_stall_of_the_machine_is_told_from_a_record_that_is_wrong(
+    silent_ms: int, stalled: bool
+) -> None:
+    found = evidence()
+    found.exit_code = 1
+    found.stderr = "rtpose: control: the board dropped its lines and disarmed: it had no heartbeat"
+    found.frames[-1] = frame(120 + silent_ms, Request.SAFE)
+    verdict = judge(found)
+    assert (verdict.stalled, verdict.wrong_record) == (stalled, not stalled)
+
+
 def test_commands_into_an_unplugged_cable_need_no_place_on_the_wire() -> None:
     found = evidence("board-unplug")
     del found.frames[-2]

@@ -4,10 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_judge import judge
 from fault_kinds import KINDS
 from fault_plan import make_plan
-from fault_rig import carry_out
+from run import run_one
 
 pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("emulated_board")]
 
@@ -33,7 +32,7 @@ pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("emulated_board")]
     ],
 )
 def test_a_fault_leaves_no_line_high_and_a_true_record(kind: str, tmp_path: Path) -> None:
-    verdict = judge(carry_out(make_plan(1000, kind), tmp_path / kind))
+    verdict = run_one(make_plan(1000, kind), tmp_path)
     assert verdict.violations == []
     assert verdict.unaccounted == 0
     assert verdict.commands > 0
@@ -42,4 +41,4 @@ def test_a_fault_leaves_no_line_high_and_a_true_record(kind: str, tmp_path: Path
 def test_a_process_that_hangs_ends_though_nobody_is_left_to_end_it(tmp_path: Path) -> None:
     plan = make_plan(1000, "trigger-hang")
     plan = replace(plan, kinds=(*plan.kinds, KINDS["supervisor-kill"]))
-    assert judge(carry_out(plan, tmp_path / "run")).violations == []
+    assert run_one(plan, tmp_path).violations == []
