@@ -75,7 +75,7 @@ class RequestServer(Socket):
         return monitor
 
     def serve(
-        self, answer: Callable[[Request], Reply], at_most: int = 8, within_ns: int = _TURN_NS
+        self, answer: Callable[[Request], Reply], at_most: int = 16, within_ns: int = _TURN_NS
     ) -> None:
         """Answer what has come in; only a few, so that a flood cannot hold the loop up.
 

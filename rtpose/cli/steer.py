@@ -17,6 +17,9 @@ CommandPort = Annotated[int, typer.Option(help="The rig's stream.command_port.")
 ServerKey = Annotated[
     Path | None, typer.Option("--server-key", help="The rig's public ZeroMQ certificate.")
 ]
+TimeoutS = Annotated[
+    float, typer.Option(help="How long to wait for the rig's answer.", min=0.1, max=600)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the rig's answer for programs.")]
 
 DEFAULT_PORT: Final = 5562
@@ -31,12 +34,14 @@ _THEN: Final = {
 def _ask(
     verb: str,
     call: Callable[[Commands], Reply],
-    where: tuple[str, int, Path | None],
+    where: tuple[str, int, Path | None, float],
     *,
     as_json: bool,
 ) -> None:
-    host, port, server_key = where
-    with Commands(f"tcp://{host}:{port}", server_key_file=server_key) as commands:
+    host, port, server_key, timeout_s = where
+    with Commands(
+        f"tcp://{host}:{port}", server_key_file=server_key, timeout_s=timeout_s
+    ) as commands:
         reply = call(commands)
     if as_json:
         OUT.print_json(reply.model_dump_json())
@@ -59,9 +64,10 @@ def _plain(verb: str, call: Callable[[Commands], Reply]) -> Callable[..., None]:
         host: Host = "127.0.0.1",
         port: CommandPort = DEFAULT_PORT,
         server_key: ServerKey = None,
+        timeout_s: TimeoutS = 3.0,
         as_json: AsJson = False,
     ) -> None:
-        _ask(verb, call, (host, port, server_key), as_json=as_json)
+        _ask(verb, call, (host, port, server_key, timeout_s), as_json=as_json)
 
     return command
 
@@ -90,10 +96,11 @@ def fire(
     host: Host = "127.0.0.1",
     port: CommandPort = DEFAULT_PORT,
     server_key: ServerKey = None,
+    timeout_s: TimeoutS = 3.0,
     as_json: AsJson = False,
 ) -> None:
     """Give one pulse on a line of a running, armed rig, within the line's limits."""
-    where = (host, port, server_key)
+    where = (host, port, server_key, timeout_s)
     _ask("fire", lambda commands: commands.fire(line, width_ms), where, as_json=as_json)
 
 
@@ -106,11 +113,12 @@ def set_parameter(
     host: Host = "127.0.0.1",
     port: CommandPort = DEFAULT_PORT,
     server_key: ServerKey = None,
+    timeout_s: TimeoutS = 3.0,
     as_json: AsJson = False,
 ) -> None:
     """Change a setting of a trigger of a running rig, until the run ends."""
     setting = _value(value)
-    where = (host, port, server_key)
+    where = (host, port, server_key, timeout_s)
     _ask("set", lambda c: c.set_parameter(trigger, key, setting), where, as_json=as_json)
 
 

@@ -99,7 +99,7 @@ def test_a_rig_is_watched_armed_disarmed_and_stopped(rig: Any) -> None:
 def test_every_verb_steers_and_says_what_was_refused(rig: Any) -> None:
     rig.start(RIG.replace("above_px_s = 1.0", "above_px_s = 1e6"))
     rig.manifest()
-    port = ("--port", rig.ports["command_port"])
+    port = ("--port", rig.ports["command_port"], "--timeout-s", 30)
 
     def done(*words: str | float) -> str:
         answer = rtpose(*map(str, words), *port)

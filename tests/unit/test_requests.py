@@ -107,7 +107,7 @@ def test_an_emergency_stop_waits_for_one_request_of_every_flooding_client(rig: R
     person.sendall(b"".join(two))
     rig.turn_until(lambda: "release" in rig.actions, "the flood is served")
     turns = rig.turn_until(lambda: "estop" in rig.actions, "the emergency stop is served")
-    assert turns <= math.ceil((len(flooding) + 1) / 8) + 1
+    assert turns <= math.ceil((len(flooding) + 1) / 16) + 1
     assert len(rig.actions) < 40_000
     person.close()
 
