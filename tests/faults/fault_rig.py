@@ -274,7 +274,10 @@ class FaultRig:
         if path is not None:
             self.pids = {**self.pids, **json.loads(path.read_text())["pids"]}
         self.pids = {**self.pids, "supervisor": self._running.pid}
-        for process in self._session():
+        self._note_shared_memory()
+
+    def _note_shared_memory(self) -> None:
+        for process in self._alive():
             maps = Path(f"/proc/{process.pid}/maps").read_text()
             self._shared |= {
                 Path(line[line.index("/dev/shm/") :].removesuffix(" (deleted)"))
@@ -296,12 +299,15 @@ class FaultRig:
     def _wait_until_gone(self) -> None:
         """Wait for the end of every process of the rig; what stays is noted, and ended."""
         self._wait(lambda: not self._alive(), _GONE_S)
+        self._note_shared_memory()
         for process in self._alive():
             self.evidence.left.append(f"process {process.pid} {' '.join(process.cmdline())[:80]}")
             process.kill()
         self._running.wait(_GONE_S)
         self._wait(lambda: not any(path.exists() for path in self._shared), _GONE_S)
-        self.evidence.left += [str(path) for path in self._shared if path.exists()]
+        for path in filter(Path.exists, self._shared):
+            self.evidence.left.append(str(path))
+            path.unlink()
 
     def _alive(self) -> list[psutil.Process]:
         try:
