@@ -388,9 +388,12 @@ class Supervisor:
             self._listen(_LOOK_S)
 
     def _fail(self, what: str, code: int) -> None:
-        if what not in self.problems:
-            self.problems.append(what)
-            self.exit_code = self.exit_code or code
+        # A dead process is seen at every look. Control is told once: the line to one that hangs too
+        # would fill up, and hold the supervisor up for ever.
+        if what in self.problems:
+            return
+        self.problems.append(what)
+        self.exit_code = self.exit_code or code
         # The loop does not need its recorder: the run goes on, and ends with the problem reported.
         if not what.startswith("recorder"):
             self.stop()
