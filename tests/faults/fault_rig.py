@@ -278,7 +278,10 @@ class FaultRig:
 
     def _note_shared_memory(self) -> None:
         for process in self._alive():
-            maps = Path(f"/proc/{process.pid}/maps").read_text()
+            try:
+                maps = Path(f"/proc/{process.pid}/maps").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
             self._shared |= {
                 Path(line[line.index("/dev/shm/") :].removesuffix(" (deleted)"))
                 for line in maps.splitlines()
