@@ -1,7 +1,8 @@
 """An output device and its lines as control sees them: limits, holders, commands, beats."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -323,3 +324,10 @@ class Actuator:
     def close(self) -> None:
         """Make safe and let go of the device."""
         self._output.close()
+
+
+def make_all_safe(actuators: Iterable[Actuator], now: int) -> None:
+    """Drop every line of every output; a driver that raises, against its contract, comes last."""
+    with ExitStack() as stack:
+        for actuator in actuators:
+            stack.callback(actuator.make_safe, now)

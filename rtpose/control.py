@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from rtpose.actuators import Actuator
+from rtpose.actuators import Actuator, make_all_safe
 from rtpose.bus import DirectReceiver, Poller, Publisher, RequestServer
 from rtpose.clock import now_ns
 from rtpose.engine import Engine
@@ -178,8 +178,7 @@ class Control:
 
     def close(self) -> None:
         """Make every output safe, then let go of everything."""
-        for actuator in self._actuators.values():
-            actuator.make_safe(now_ns())
+        make_all_safe(self._actuators.values(), now_ns())
         unconfirmed = [name for name, a in self._actuators.items() if not a.is_safe]
         if hasattr(self, "_events"):
             self._collect_the_last()

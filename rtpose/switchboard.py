@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from rtpose.actuators import Actuator, Line
+from rtpose.actuators import Actuator, Line, make_all_safe
 from rtpose.errors import OutputError
 from rtpose.events import EventRecord, Moment
 from rtpose.messages import Ack, Command, Withheld
@@ -63,9 +63,8 @@ class Switchboard:
         self._actuators[ack.output].lines[ack.line].note_answer(ack, now)
 
     def make_safe(self, now: int) -> None:
-        """Drop every line of every output and disarm them. Never raises."""
-        for actuator in self._actuators.values():
-            actuator.make_safe(now)
+        """Drop every line of every output and disarm them; none is left out if a driver raises."""
+        make_all_safe(self._actuators.values(), now)
 
     # ------------------------------------------------------------------------------------ switching
 

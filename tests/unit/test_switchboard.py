@@ -1,9 +1,12 @@
 """Lines by decision: pulses, trains, levels, and the limits that hold whatever is decided."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_rig import FIRE, HIGH, LOW, MS, NOTHING, Bench
+
+from rtpose.actuators import make_all_safe
 
 TABLES = """
 [latency]
@@ -340,3 +343,21 @@ def test_a_line_that_does_not_go_low_makes_everything_safe(tmp_path: Path) -> No
     assert it.told("disarmed")[0].detail == "out.laser may still be high: pin 0 reads high"
     assert not it.engine.armed
     assert it.out.safes
+
+
+def test_an_output_that_cannot_make_safe_keeps_no_other_from_it() -> None:
+    class Output:
+        def __init__(self, error: Exception | None = None) -> None:
+            self.error, self.safe = error, False
+
+        def make_safe(self, _now: int) -> None:
+            if self.error is not None:
+                raise self.error
+            self.safe = True
+
+    first, last = Output(), Output()
+    outputs: Any = [first, Output(ZeroDivisionError("a driver's own mistake")), last]
+    with pytest.raises(ZeroDivisionError):
+        make_all_safe(outputs, 0)
+    assert first.safe
+    assert last.safe
