@@ -19,10 +19,11 @@ class Difference:
 def differences(
     recorded: Sequence[TriggerEvent], replayed: Sequence[TriggerEvent]
 ) -> list[Difference]:
-    """Return every event that only one of two lists has, or that they have differently.
+    """Return every event that only one of two lists has, or that they have differently, by time.
 
-    Events are numbered, and so are commands: after one that is missing, all others have another
-    number, which is no difference of their own.
+    So the first is where they part; the others may be its consequences. Events are numbered, and so
+    are commands: after one that is missing, all others have another number, which is no difference
+    of their own.
     """
     if list(recorded) == list(replayed):
         return []
@@ -39,9 +40,14 @@ def differences(
             found += [Difference(event, None) for event in ours]
             found += [Difference(None, event) for event in theirs]
     if found:
-        return found
+        return sorted(found, key=_time_ns)
     pairs = zip(recorded, replayed, strict=True)
     return [Difference(a, b) for a, b in pairs if a != b]  # nothing but the numbers
+
+
+def _time_ns(difference: Difference) -> int:
+    events = difference.recorded, difference.replayed
+    return min(event.decide_ns for event in events if event is not None)
 
 
 def identity(event: TriggerEvent) -> tuple[object, ...]:

@@ -468,6 +468,19 @@ def test_a_fire_that_was_put_into_the_record_is_found(tmp_path: Path) -> None:
     assert (extra.recorded, extra.replayed) == (forged, None)
 
 
+def test_where_the_lists_part_comes_before_what_follows_from_it(tmp_path: Path) -> None:
+    events = list(a_run(tmp_path).events)
+    where = next(index for index, event in enumerate(events) if event.kind == "fire")
+    fire, consequence = events[where : where + 2]
+    later = consequence.model_copy(update={"decide_ns": consequence.decide_ns + 1})
+    found = differences(
+        [*events[:where], consequence, *events[where + 2 :]],
+        [*events[:where], fire, later, *events[where + 2 :]],
+    )
+    pairs = [(one.recorded, one.replayed) for one in found]
+    assert pairs == [(None, fire), (consequence, None), (None, later)]
+
+
 def test_a_pose_that_was_changed_is_found(tmp_path: Path) -> None:
     record = a_run(tmp_path)
     forged = tmp_path / "forged.bin"
