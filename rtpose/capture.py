@@ -61,7 +61,8 @@ class _Capture:
         self._pace = pace
         self._max_silence_ns = round(entry.common.max_silence_ms * 1e6)
         self._frame_id = -1
-        loop.counters.update(frames=0, camera_gaps=0)
+        self._new_picture_ns = 0
+        loop.counters.update(frames=0, camera_gaps=0, repeated_pictures=0)
 
     def run(self, camera: Camera) -> None:
         state = WriterState.FAILED
@@ -77,20 +78,34 @@ class _Capture:
         frames = camera.frames(self._writer.buffer)
         for captured in frames:
             if captured is not None:
-                self._publish(captured)
+                repeated_ns = self._repeated_ns(captured.arrival_ns) if camera.live else 0
+                self._publish(captured, repeated_ns)
+                if repeated_ns > self._max_silence_ns:
+                    raise self._failure("nothing but one and the same picture")
                 last_ns = captured.arrival_ns
                 self._let_it_be_taken()
                 last_ns = now_ns() if self._pace else last_ns
             elif now_ns() - last_ns > self._max_silence_ns:
-                raise CameraError(
-                    f"camera {self._name!r} delivered no frame for "
-                    f"{self._max_silence_ns / 1e9:g} s (max_silence_ms)"
-                )
+                raise self._failure("no frame")
             self._writer.beat()
             if not self._loop.turn():
                 return
 
-    def _publish(self, captured: Captured) -> None:
+    def _failure(self, what: str) -> CameraError:
+        return CameraError(
+            f"camera {self._name!r} delivered {what} for "
+            f"{self._max_silence_ns / 1e9:g} s (max_silence_ms)"
+        )
+
+    def _repeated_ns(self, arrival_ns: int) -> int:
+        """Return for how long the camera has been delivering the picture that just came."""
+        if not self._writer.repeats_the_last():
+            self._new_picture_ns = arrival_ns
+            return 0
+        self._loop.counters["repeated_pictures"] += 1
+        return arrival_ns - self._new_picture_ns
+
+    def _publish(self, captured: Captured, repeated_ns: int) -> None:
         frame_id = self._frame_id + 1 if captured.frame_id is None else captured.frame_id
         if frame_id <= self._frame_id:
             raise CameraError(
@@ -98,7 +113,7 @@ class _Capture:
             )
         self._loop.counters["camera_gaps"] += frame_id - self._frame_id - 1
         self._frame_id = frame_id
-        self._writer.publish(frame_id, captured.arrival_ns, captured.exposure_ns)
+        self._writer.publish(frame_id, captured.arrival_ns, captured.exposure_ns, repeated_ns)
         self._loop.counters["frames"] += 1
 
     def _let_it_be_taken(self) -> None:

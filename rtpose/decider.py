@@ -63,6 +63,7 @@ class Decider:
     ) -> None:
         self._latency = rig.latency
         self._budget_ns = round(rig.latency.budget_ms * 1e6)
+        self._max_gap_ns = round(rig.latency.max_pose_gap_ms * 1e6)
         self._switchboard = switchboard
         self._experiment = experiment
         self._record = record
@@ -143,7 +144,7 @@ class Decider:
         if not rises and not self._needs_another_level(runner):
             return True  # it is high already
         late = moment.decide_ns - moment.pose.start_ns > self._budget_ns
-        reason = self._refusal(runner, decision, moment.decide_ns, late=late, rises=rises)
+        reason = self._refusal(runner, decision, moment, late=late, rises=rises)
         if reason is not None:
             self._refuse(runner, decision, moment, *reason)
             return not rises  # a line that is high stays so, at the level that it has
@@ -160,18 +161,20 @@ class Decider:
         return line.limits.levels and abs(runner.strength() - line.strength) >= LEVEL_STEP
 
     def _refusal(
-        self, runner: TriggerRunner, decision: Decision, at_ns: int, *, late: bool, rises: bool
+        self, runner: TriggerRunner, decision: Decision, moment: Moment, *, late: bool, rises: bool
     ) -> tuple[EventKind, str] | None:
         if not runner.actuator.armed:
             return "refused", "not armed"
+        if moment.pose.repeated_ns > self._max_gap_ns:
+            return "refused", "the camera has repeated one picture for more than max_pose_gap_ms"
         if late and self._latency.policy != "fire":
             return "overrun", self._lateness
         if not rises:
             return None
         if decision is Decision.HIGH:
-            limit = runner.line.level_refusal(at_ns)
+            limit = runner.line.level_refusal(moment.decide_ns)
         else:
-            limit = runner.line.refusal(at_ns, runner.pulses_ns)
+            limit = runner.line.refusal(moment.decide_ns, runner.pulses_ns)
         return None if limit is None else ("refused", limit)
 
     def _refuse(

@@ -118,6 +118,7 @@ class _Inference:
             publish_ns=now_ns(),
             keypoints=self._keypoints,
             valid=self._valid,
+            repeated_ns=header.repeated_ns,
         )
         self._publisher.publish(self._topic, pose)
         self._seq += 1

@@ -107,9 +107,16 @@ class Camera(ABC):
 
     Lifecycle: ``__init__(config)`` does nothing that can fail; `open` once; `frames` once; `close`
     any number of times, at any point.
+
+    Attributes
+    ----------
+    live : bool
+        It films: the noise of a sensor makes no two pictures the same, so that one that comes again
+        and again is a camera that hangs. False for what may well deliver the same picture twice.
     """
 
     Config: ClassVar[type[Settings]]
+    live: ClassVar[bool] = True
 
     @abstractmethod
     def __init__(self, config: Any) -> None:

@@ -20,7 +20,8 @@ not with a wall clock. ``nil`` means not measured, never zero.
 ``pose``: ``run`` (id of the run: a change means a restart), ``camera``, ``seq`` (counts poses; a
 jump means that *you* lost messages), ``frame_id`` (counts frames of the camera), ``dropped``
 (frames passed over since the last pose), the stamps ``exposure_ns`` (nil if the camera has none),
-``arrival_ns``, ``ready_ns``, ``infer_start_ns``, ``infer_end_ns``, ``publish_ns``, then ``shape`` =
+``arrival_ns``, ``ready_ns``, ``infer_start_ns``, ``infer_end_ns``, ``publish_ns``, ``repeated_ns``
+(for how long the camera has been delivering this very picture, 0 for a new one), then ``shape`` =
 [individuals, keypoints, 3], ``keypoints`` = that many little-endian float32 in C order, the last
 axis x, y (pixels of the full camera frame, origin at the centre of the top-left pixel, y down),
 confidence; and ``valid`` = one byte per individual and keypoint, 0 where the confidence is too low

@@ -14,14 +14,21 @@ from rtpose.errors import MessageError
 #: First byte of a packed pose. No msgpack and no JSON begins with it.
 PACKED_MARK: Final = 0xC1
 
-# Mark, lengths of run and camera, individuals, keypoints; then seq, frame_id, dropped, the stamps.
-_PACKED: Final = struct.Struct("<BBBxHH9q")
+# Mark, lengths of run and camera, individuals, keypoints; then seq, frame_id, dropped, the times.
+_PACKED: Final = struct.Struct("<BBBxHH10q")
 
 #: Of individuals or keypoints, and of characters in the name of a run or a camera.
 _MOST, _LONGEST_NAME = 10_000, 128
 
 _POSE_INTS = ("seq", "frame_id", "dropped")
-_POSE_STAMPS = ("arrival_ns", "ready_ns", "infer_start_ns", "infer_end_ns", "publish_ns")
+_POSE_TIMES = (
+    "arrival_ns",
+    "ready_ns",
+    "infer_start_ns",
+    "infer_end_ns",
+    "publish_ns",
+    "repeated_ns",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +43,16 @@ class FrameHeader:
         The camera's own stamp mapped to `clock.now_ns`, or None if the camera has none.
     arrival_ns, ready_ns : int
         When the driver handed the frame over; when its slot was published.
+    repeated_ns : int
+        For how long the camera has been delivering this very picture, bit by bit: from the arrival
+        of the first such frame to that of this one. 0 for a new picture.
     """
 
     frame_id: int
     exposure_ns: int | None
     arrival_ns: int
     ready_ns: int
+    repeated_ns: int = 0
 
     @property
     def start_ns(self) -> int:
@@ -59,6 +70,8 @@ class Pose:
         x, y in px of the full camera frame, confidence.
     valid : ndarray of uint8, shape (individuals, keypoints)
         0 where the confidence is below the threshold.
+    repeated_ns : int
+        See `FrameHeader`.
     """
 
     run: str
@@ -74,6 +87,7 @@ class Pose:
     publish_ns: int
     keypoints: NDArray[np.float32]
     valid: NDArray[np.uint8]
+    repeated_ns: int = 0
 
     type_name: ClassVar[str] = "pose"
 
@@ -95,6 +109,7 @@ class Pose:
             "infer_start_ns": self.infer_start_ns,
             "infer_end_ns": self.infer_end_ns,
             "publish_ns": self.publish_ns,
+            "repeated_ns": self.repeated_ns,
             "shape": list(self.keypoints.shape),
         }
 
@@ -137,6 +152,7 @@ class Pose:
             self.infer_start_ns,
             self.infer_end_ns,
             self.publish_ns,
+            self.repeated_ns,
         )
         points = self.keypoints.astype("<f4", copy=False).tobytes()
         return b"".join((head, run, camera, points, self.valid.tobytes()))
@@ -153,7 +169,8 @@ class Pose:
             valid_at = points_at + individuals * keypoints * 12
             if len(payload) != valid_at + individuals * keypoints or not run_size * camera_size:
                 raise MessageError(f"malformed packed pose: {len(payload)} bytes")
-            seq, frame_id, dropped, exposure_ns, arrival, ready, start, end, publish = numbers
+            seq, frame_id, dropped, exposure_ns, *stamps = numbers
+            arrival, ready, start, end, publish, repeated = stamps
             if min(numbers) < -1 or min(*numbers[:3], *numbers[4:]) < 0:
                 raise MessageError("malformed packed pose: a number is negative")
             run = payload[names_at : names_at + run_size].decode()
@@ -178,6 +195,7 @@ class Pose:
             publish,
             points.reshape(individuals, keypoints, 3),
             valid.reshape(individuals, keypoints),
+            repeated,
         )
 
     @classmethod
@@ -185,7 +203,7 @@ class Pose:
         """Check a payload map of either encoding and build the pose, or raise `MessageError`."""
         try:
             scalars: dict[str, Any] = {
-                name: _checked_int(data[name], name) for name in _POSE_INTS + _POSE_STAMPS
+                name: _checked_int(data[name], name) for name in _POSE_INTS + _POSE_TIMES
             }
             exposure = data["exposure_ns"]
             scalars["exposure_ns"] = (

@@ -29,6 +29,7 @@ class Readiness:
         self._max_gap_ns = round(latency.max_pose_gap_ms * 1e6)
         self._verified = False
         self._in_time_ns: int | None = None
+        self._repeated_ns = 0
         self._first: tuple[int, int] | None = None
         self._rate_hz = 0.0
 
@@ -38,8 +39,11 @@ class Readiness:
 
     def take_pose(self, pose: Pose, now: int) -> None:
         """Take note of a pose that was worked off at `now`."""
+        self._repeated_ns = pose.repeated_ns
         if now - pose.start_ns <= self._budget_ns:
-            self._in_time_ns = now
+            # A picture that comes again tells no more than it did when it was new.
+            in_time_ns = now - pose.repeated_ns
+            self._in_time_ns = max(in_time_ns, self._in_time_ns or in_time_ns)
         frame_id, arrival_ns = pose.frame_id, pose.arrival_ns
         if self._first is None or frame_id <= self._first[0]:
             self._first = (frame_id, arrival_ns)
@@ -59,7 +63,12 @@ class Readiness:
         reasons = []
         if not self._verified:
             reasons.append("the model is not verified yet on its provider")
-        if not self.poses_are_fresh(now):
+        if self._repeated_ns > self._max_gap_ns:
+            reasons.append(
+                "the camera hangs: it has delivered one and the same picture for "
+                f"{self._repeated_ns / 1e6:.0f} ms"
+            )
+        elif not self.poses_are_fresh(now):
             reasons.append(
                 f"no pose within budget_ms = {self._latency.budget_ms:g} "
                 f"for {self._latency.max_pose_gap_ms:g} ms"

@@ -85,7 +85,8 @@ class LatencyTable(_Table):
     disarm_after : int
         See `policy`.
     max_pose_gap_ms : float
-        After this long without a pose within the budget, control switches every line off.
+        After this long without a pose within the budget, or with poses of one and the same picture,
+        control switches every line off and nothing fires.
     realtime : bool
         Ask for real-time priority; where the system refuses, it is said and the rig runs without.
     """
@@ -197,7 +198,8 @@ class CameraCommon(_Table):
     ring_slots : int
         Frames that shared memory holds.
     max_silence_ms : float
-        After this long without a frame the camera counts as stopped, and the run ends.
+        After this long without a frame, or with one and the same picture from a camera that films,
+        the camera counts as stopped, and the run ends.
     """
 
     type: str

@@ -35,17 +35,21 @@ T = TypeVar("T")
 Cells = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
-_MAGIC: Final = 0x7274706F7365_01  # "rtpose", layout 1
+_MAGIC: Final = 0x7274706F7365_02  # "rtpose", layout 2
 _HEADER_CELLS: Final = 16
 _SLOT_CELLS: Final = 8
 _MAX_DIMENSIONS: Final = 3
 _LINE_BYTES: Final = 64
+#: Two pictures are compared in steps of so many bytes, up to the first that differ.
+_COMPARED_BYTES: Final = 16_384
 
 # Cells of the ring's header.
 _MAGIC_AT, _SLOTS_AT, _DIMENSIONS_AT = 0, 1, 2  # the shape takes cells 3 to 5
 _GENERATION_AT, _HEAD_AT, _BEAT_AT, _STATE_AT, _TAKEN_AT = 6, 7, 8, 9, 10
 # Cells of a slot's header.
-_STAMP_AT, _FRAME_ID_AT, _EXPOSURE_AT, _ARRIVAL_AT, _READY_AT, _SLOT_GENERATION_AT = range(6)
+_STAMP_AT, _FRAME_ID_AT, _EXPOSURE_AT, _ARRIVAL_AT, _READY_AT, _SLOT_GENERATION_AT, _REPEATED_AT = (
+    range(7)
+)
 _NO_EXPOSURE: Final = -1
 
 
@@ -191,6 +195,7 @@ class RingWriter:
         if slots < 3 or len(shape) not in (2, 3) or min(shape) < 1:
             raise RingError(f"a ring needs at least 3 slots and whole frames, got {slots}, {shape}")
         self._ring = self._create(name, shape, slots)
+        self._flat = [pixels.reshape(-1) for pixels in self._ring.pixels]
         self._wakes = tuple(wakes.values())
         self._index = int(self._ring.head[_HEAD_AT]) + 1
         self._slot_open = False
@@ -238,16 +243,33 @@ class RingWriter:
             self._slot_open = True
         return self._ring.pixels[slot]
 
-    def publish(self, frame_id: int, arrival_ns: int, exposure_ns: int | None) -> FrameHeader:
+    def repeats_the_last(self) -> bool:
+        """Return whether the slot that `buffer` gave holds the very picture published last."""
+        if self._index == 0:
+            return False
+        new, last = (
+            self._flat[index % self._ring.slots] for index in (self._index, self._index - 1)
+        )
+        return all(
+            np.array_equal(
+                new[start : start + _COMPARED_BYTES], last[start : start + _COMPARED_BYTES]
+            )
+            for start in range(0, new.size, _COMPARED_BYTES)
+        )
+
+    def publish(
+        self, frame_id: int, arrival_ns: int, exposure_ns: int | None, repeated_ns: int = 0
+    ) -> FrameHeader:
         """Make the slot that `buffer` gave the newest frame, and wake every reader."""
         if not self._slot_open:
             raise RingError("publish() without buffer(): there is no frame to publish")
-        header = FrameHeader(frame_id, exposure_ns, arrival_ns, now_ns())
+        header = FrameHeader(frame_id, exposure_ns, arrival_ns, now_ns(), repeated_ns)
         cells = self._ring.slot_cells[self._index % self._ring.slots]
         cells[_FRAME_ID_AT] = frame_id
         cells[_EXPOSURE_AT] = _NO_EXPOSURE if exposure_ns is None else exposure_ns
         cells[_ARRIVAL_AT] = arrival_ns
         cells[_READY_AT] = header.ready_ns
+        cells[_REPEATED_AT] = repeated_ns
         cells[_SLOT_GENERATION_AT] = self._ring.head[_GENERATION_AT]
         _store(cells, _STAMP_AT, 2 * self._index + 2)
         _store(self._ring.head, _HEAD_AT, self._index)
@@ -275,6 +297,7 @@ class RingWriter:
 
     def close(self) -> None:
         """Let go of the segment; it stays for its readers until `unlink`."""
+        self._flat = []
         self._ring.close()
 
 
@@ -394,6 +417,7 @@ class RingReader:
             None if exposure == _NO_EXPOSURE else exposure,
             int(cells[_ARRIVAL_AT]),
             int(cells[_READY_AT]),
+            int(cells[_REPEATED_AT]),
         )
         generation = int(cells[_SLOT_GENERATION_AT])
         result = consume(self._ring.pixels[slot])

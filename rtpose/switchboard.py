@@ -169,7 +169,7 @@ class Switchboard:
             if now >= line.high_until_ns:
                 self._time_is_up(line, now)
             elif line.held and not poses_are_fresh:
-                why = "no pose within the budget for max_pose_gap_ms"
+                why = "no fresh pose for max_pose_gap_ms"
                 self._record.tell("stale", now, detail=why)
                 self.switch_off(line, "no pose to hold it on", now)
 

@@ -48,6 +48,9 @@ class SyntheticConfig(Settings):
         From this frame_id on, deliver nothing ...
     freeze_frames : int
         ... for so many frame periods (those frames are lost); 0 is for ever.
+    repeat_after : int, optional
+        From this frame_id on, deliver that very picture again and again, as a camera that hangs
+        may do.
     jitter_ms : float
         Delay each arrival by a random time up to this.
     fail_after : int, optional
@@ -64,6 +67,7 @@ class SyntheticConfig(Settings):
     drop_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
     freeze_after: Annotated[int, Field(ge=0)] | None = None
     freeze_frames: Annotated[int, Field(ge=0)] = 0
+    repeat_after: Annotated[int, Field(ge=0)] | None = None
     jitter_ms: Annotated[float, Field(ge=0, le=100)] = 0.0
     fail_after: Annotated[int, Field(ge=0)] | None = None
 
@@ -149,7 +153,8 @@ class SyntheticCamera(Camera):
             raise CameraError(
                 f"the synthetic camera failed at frame {frame_id}, as fail_after asks"
             )
-        self._arena.draw(frame_id, out)
+        drawn = frame_id if config.repeat_after is None else min(frame_id, config.repeat_after)
+        self._arena.draw(drawn, out)
         if config.jitter_ms:
             time.sleep(self._chance(frame_id, 1) * config.jitter_ms / 1000)
         # The scene is that of the moment when the frame was due: this is its exposure, exactly.

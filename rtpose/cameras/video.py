@@ -59,6 +59,7 @@ class VideoCamera(Camera):
     """
 
     Config = VideoConfig
+    live = False
 
     def __init__(self, config: VideoConfig) -> None:
         self._config = config

@@ -246,7 +246,9 @@ class Bench:
     def arm(self) -> None:
         self.engine.arm(self.now)
 
-    def pose(self, *said: int | tuple[float, float], age_ms: float = 0.0) -> None:
+    def pose(
+        self, *said: int | tuple[float, float], age_ms: float = 0.0, repeated_ms: float = 0.0
+    ) -> None:
         """Give the engine a pose that says what each trigger decides, or that and its level."""
         points = np.zeros((1, 3, 3), np.float32)
         for index, one in enumerate(said):
@@ -254,7 +256,8 @@ class Bench:
         start = self.now - round(age_ms * MS)
         stamps = (start,) * 5
         number, self._frame_id = self._frame_id, self._frame_id + 1
-        pose = Pose("run", "top", number, number, 0, None, *stamps, points, np.ones((1, 3), "u1"))
+        valid, repeated_ns = np.ones((1, 3), "u1"), round(repeated_ms * MS)
+        pose = Pose("run", "top", number, number, 0, None, *stamps, points, valid, repeated_ns)
         self.engine.on_pose(pose, self.now)
         self.turn()
 

@@ -32,10 +32,14 @@ def turn_bad(how: Bad, what: str) -> None:
 
 
 class CueCameraConfig(SyntheticConfig):
-    """``freeze`` delivers no frame any more; ``black`` black ones while the cue is there."""
+    """What happens at the cue.
+
+    ``freeze`` delivers no frame any more, ``repeat`` the last picture for ever, ``black`` black
+    ones while the cue is there.
+    """
 
     cue: RigPath
-    then: Literal["raise", "hang", "freeze", "black"]
+    then: Literal["raise", "hang", "freeze", "repeat", "black"]
 
 
 class CueCamera(SyntheticCamera):
@@ -45,6 +49,7 @@ class CueCamera(SyntheticCamera):
         super().__init__(config)
         self._cue, self._then = Path(config.cue), config.then
         self._frame: NDArray[np.uint8] | None = None
+        self._last: NDArray[np.uint8] | None = None
 
     def frames(self, buffer: Callable[[], NDArray[np.uint8]]) -> Iterator[Captured | None]:
         def remembered() -> NDArray[np.uint8]:
@@ -53,13 +58,20 @@ class CueCamera(SyntheticCamera):
 
         for captured in super().frames(remembered):
             if self._cue.exists():
+                self._turn_bad()
                 if self._then == "freeze":
                     yield from self._nothing()
-                elif self._then != "black":
-                    turn_bad(self._then, "camera")
-                elif self._frame is not None:
-                    self._frame.fill(0)
+            elif self._then == "repeat" and self._frame is not None:
+                self._last = self._frame.copy()
             yield captured
+
+    def _turn_bad(self) -> None:
+        if self._then in ("raise", "hang"):
+            turn_bad(self._then, "camera")
+        if self._frame is not None and self._then == "black":
+            self._frame &= 1  # dark, but for the noise of a sensor
+        if self._frame is not None and self._then == "repeat" and self._last is not None:
+            self._frame[:] = self._last
 
     def _nothing(self) -> Iterator[None]:
         while True:

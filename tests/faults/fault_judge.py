@@ -187,12 +187,14 @@ def _judge_dose(evidence: Evidence, verdict: Verdict) -> None:
 
 
 def _judge_freshness(evidence: Evidence, verdict: Verdict) -> None:
-    """Hold every level against the last pose within the budget, on the host's clock."""
+    """Hold every level against the last new picture's pose in time, on the host's clock."""
     plan = evidence.plan
     fresh_ns = [
         pose.publish_ns
         for pose in evidence.heard
-        if isinstance(pose, Pose) and pose.publish_ns - pose.start_ns <= plan.budget_ms * 1_000_000
+        if isinstance(pose, Pose)
+        and not pose.repeated_ns
+        and pose.publish_ns - pose.start_ns <= plan.budget_ms * 1_000_000
     ]
     allowed_ms = plan.gap_ms + plan.watchdog_ms + _HOST_MS
     for high in _highs(evidence.edges):

@@ -194,6 +194,11 @@ def _plugin_kinds() -> list[Kind]:
         _camera("raise", camera, Outcome(1, "capture: RuntimeError: the camera came apart")),
         _camera("hang", camera, Outcome(1, "capture hung")),
         _camera("freeze", camera, Outcome(1, "camera 'arena' delivered no frame for 1 s")),
+        _camera(
+            "repeat",
+            camera,
+            Outcome(1, "camera 'arena' delivered nothing but one and the same picture for 1 s"),
+        ),
         _camera("black", _for_a_while, UNHARMED),
         Kind(
             "trigger-raise",

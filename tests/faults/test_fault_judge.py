@@ -194,6 +194,13 @@ def held_without_poses(found: Evidence) -> None:
     found.plan = replace(found.plan, watchdog_ms=500)
 
 
+def held_by_one_picture(found: Evidence) -> None:
+    held_without_poses(found)
+    found.heard += [
+        replace(pose(at_ms, at_ms // 10), repeated_ns=1) for at_ms in range(210, 1300, 10)
+    ]
+
+
 def order_before_arming(found: Evidence) -> None:
     found.frames[0], found.frames[1] = found.frames[1], found.frames[0]
 
@@ -296,6 +303,7 @@ def never_armed(found: Evidence) -> None:
         (still_high, "line 0 is high at the end"),
         (too_long, "line 0 was high 16000 cycles beyond max_on_ms"),
         (held_without_poses, "line 0 was held"),
+        (held_by_one_picture, "line 0 was held"),
         (order_before_arming, "an order to line 0 came while disarmed"),
         (order_after_safe, "an order to line 6 came while disarmed"),
         (fire_after_a_failure, "event 5 fires, and the board was made safe before"),

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("emulated_board")]
         "board-hang",
         "board-unplug",
         "camera-black",
+        "camera-repeat",
         "capture-kill",
         "control-kill",
         "control-stop",

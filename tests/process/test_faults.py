@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
 import pytest
 import zmq
@@ -85,6 +87,38 @@ def test_camera_that_stops_ends_the_run_with_the_outputs_safe(rig: Any) -> None:
     assert_record_is_whole(rig)
     # Control let go on its own clock, before the camera was given up.
     assert [e.detail for e in events(rig, "line-off")] == ["no pose to hold it on"]
+
+
+def test_camera_that_repeats_one_picture_is_one_that_stopped(rig: Any) -> None:
+    camera = "repeat_after = 150\nmax_silence_ms = 900.0"
+    rig.start(toml(camera), "--arm")
+    code, _, error = rig.end()
+    assert code == 1
+    assert "camera 'arena' delivered nothing but one and the same picture for 0.9 s" in error
+    assert_record_is_whole(rig)
+    # Its poses came to the end, and held no line for longer than poses may fail to come.
+    assert [e.detail for e in events(rig, "stale")] == ["no fresh pose for max_pose_gap_ms"]
+    assert [e.detail for e in events(rig, "line-off")] == ["no pose to hold it on"]
+    why = "the camera has repeated one picture for more than max_pose_gap_ms"
+    (refused,) = [e for e in events(rig, "refused") if e.detail != "not armed"]
+    assert refused.detail == why
+    off, last = events(rig, "line-off")[0], events(rig, "stopped")[0]
+    assert off.decide_ns < refused.decide_ns < last.decide_ns
+
+
+def test_a_video_may_stand_still(rig: Any) -> None:
+    path = rig.folder / "still.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (320, 240))
+    for _ in range(45):
+        writer.write(np.full((240, 320, 3), 90, np.uint8))
+    writer.release()
+    camera = f'type = "video"\npath = "{path}"\nmax_silence_ms = 300.0\n'
+    synthetic = 'type = "synthetic"\nwidth_px = 320\nheight_px = 240\nrate_hz = 100.0\n'
+    rig.start(toml().replace(synthetic, camera), "--arm")
+    code, _, error = rig.end()
+    assert (code, error) == (0, "")
+    assert rig.report()["frames"] == 45
+    assert not events(rig, "stale")
 
 
 def test_camera_that_fails_ends_the_run_with_its_reason(rig: Any) -> None:

@@ -110,7 +110,12 @@ class Bench:
         self._frame_id = -1
 
     def pose(
-        self, at: tuple[float, float] = INSIDE, *, age_ms: float = 0.0, valid: bool = True
+        self,
+        at: tuple[float, float] = INSIDE,
+        *,
+        age_ms: float = 0.0,
+        valid: bool = True,
+        repeated_ms: float = 0.0,
     ) -> None:
         """Give control a pose whose frame arrived some time ago, and let it turn once."""
         self._frame_id += 1
@@ -118,7 +123,9 @@ class Bench:
         points = np.array([[[*at, 0.9], [0, 0, 0.9]]], np.float32)
         flags = np.array([[valid, 1]], np.uint8)
         stamps = (start,) * 5
-        pose = Pose("run", "top", self._frame_id, self._frame_id, 0, None, *stamps, points, flags)
+        counts = self._frame_id, self._frame_id, 0
+        repeated_ns = round(repeated_ms * 1e6)
+        pose = Pose("run", "top", *counts, None, *stamps, points, flags, repeated_ns)
         self._line.send(encode(pose))
         self.turn()
 
@@ -405,6 +412,11 @@ HINDRANCES: dict[str, tuple[dict[str, Any], Callable[[Bench], Any], str]] = {
         lambda bench: None,
         "no pose within budget_ms = 20 for 60000 ms",
     ),
+    "repeating": (
+        {},
+        lambda bench: bench.pose(repeated_ms=60_001.0),
+        "the camera hangs: it has delivered one and the same picture for 60001 ms",
+    ),
     "slow": (
         {"interval_ms": 40},
         lambda bench: None,
@@ -454,9 +466,10 @@ def test_arming_is_refused_with_every_reason_at_once(folder: Path) -> None:
     reasons = bench.ask("arm")
     status = bench.ask("status")
     bench.close()
-    # The output is asked last, when nothing else hinders; how slow the camera is depends on when
-    # the pose came at which the trigger failed.
-    expected = {reason for name, (_, _, reason) in HINDRANCES.items() if name != "output"}
+    # The output is asked last, when nothing else hinders; poses are stale for one reason; how slow
+    # the camera is depends on when the pose came at which the trigger failed.
+    others = ("output", "repeating")
+    expected = {reason for name, (_, _, reason) in HINDRANCES.items() if name not in others}
     assert status == reasons
     assert {re.sub(r"delivers \d+ of", "delivers 25 of", reason) for reason in reasons} == expected
 

@@ -77,6 +77,34 @@ def test_nothing_is_sent_before_arming_and_after_disarming(tmp_path: Path) -> No
     it.check()
 
 
+def test_a_picture_that_repeats_for_too_long_neither_holds_a_line_nor_fires(tmp_path: Path) -> None:
+    tables = TABLES.replace("max_pose_gap_ms = 60000.0", "max_pose_gap_ms = 30.0")
+    it = Bench(tmp_path, tables.format(zone="") + OTHER + PULSES)
+    it.pose(NOTHING)
+    it.arm()
+    it.pose(HIGH)
+    risen_ns = it.now
+    for repeated_ms in (10, 20, 30, 40, 50):
+        it.wait(10)
+        it.pose(HIGH, FIRE if repeated_ms in (20, 40) else NOTHING, repeated_ms=repeated_ms)
+    it.wait(10)
+    it.pose(HIGH)
+    told = [(event.kind, event.trigger) for event in it.events][2:]
+    assert told == [
+        ("fire", "zone"),
+        ("fire", "other"),  # the picture may come again for a while
+        ("stale", None),
+        ("line-off", None),
+        ("refused", "zone"),  # once, though it asks with every pose
+        ("refused", "other"),
+        ("fire", "zone"),  # a new picture
+    ]
+    assert it.told("line-off")[0].decide_ns - risen_ns == 31 * MS
+    why = "the camera has repeated one picture for more than max_pose_gap_ms"
+    assert {event.detail for event in it.told("refused")} == {why}
+    it.check()
+
+
 def test_arming_begins_a_session_for_every_trigger(tmp_path: Path) -> None:
     it = bench(tmp_path, more=OTHER)
     it.arm()

@@ -52,7 +52,14 @@ free = st.recursive(
 free_maps = st.dictionaries(texts, free, max_size=4)
 counters = st.dictionaries(texts, counts, max_size=4)
 maybe = {name: st.none() | counts for name in ("frame_id", "command_ns", "budget_ns")}
-stamps = ("arrival_ns", "ready_ns", "infer_start_ns", "infer_end_ns", "publish_ns")
+stamps = (
+    "arrival_ns",
+    "ready_ns",
+    "infer_start_ns",
+    "infer_end_ns",
+    "publish_ns",
+    "repeated_ns",
+)
 
 commands = st.one_of(
     st.builds(Command, command_id=counts, output=names, line=names, action=st.just("off")),
@@ -280,7 +287,9 @@ def test_json_round_trip(message: AnyMessage) -> None:
 
 def test_a_client_can_rely_on_this_layout_of_a_pose() -> None:
     keypoints = np.array([[[1.5, -2, 0.25], [np.nan, np.inf, 0]]], np.float32)
-    pose = Pose("r", "top", 1, 2, 3, None, 5, 6, 7, 8, 9, keypoints, np.array([[1, 0]], np.uint8))
+    pose = Pose(
+        "r", "top", 1, 2, 3, None, 5, 6, 7, 8, 9, keypoints, np.array([[1, 0]], np.uint8), 10
+    )
     common = {
         "v": 1,
         "type": "pose",
@@ -295,6 +304,7 @@ def test_a_client_can_rely_on_this_layout_of_a_pose() -> None:
         "infer_start_ns": 7,
         "infer_end_ns": 8,
         "publish_ns": 9,
+        "repeated_ns": 10,
         "shape": [1, 2, 3],
     }
     packed = bytes.fromhex("0000c03f 000000c0 0000803e 0000c07f 0000807f 00000000")

@@ -31,6 +31,9 @@ class Pair:
     def publish(self, frame_id: int | None = None) -> None:
         number = self.published if frame_id is None else frame_id
         self.writer.buffer()[...] = number % 251
+        self.publish_as_it_is(number)
+
+    def publish_as_it_is(self, number: int = 0) -> None:
         self.writer.publish(number, arrival_ns=number * 10, exposure_ns=None)
         self.published += 1
 
@@ -49,6 +52,35 @@ def pair() -> Iterator[Pair]:
 
 def copy(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels.copy()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.sampled_from([(1, 1), (3, 5, 3), (100, 400)]),
+    changes=st.lists(st.none() | st.integers(0, 39_999), min_size=1, max_size=12),
+)
+def test_a_picture_that_comes_again_is_told_from_one_that_differs_anywhere(
+    shape: tuple[int, ...], changes: list[int | None]
+) -> None:
+    pair = Pair(3, shape)
+    picture = np.zeros(shape, np.uint8)
+    try:
+        for number, changed in enumerate(changes):
+            if changed is not None:
+                picture.reshape(-1)[changed % picture.size] ^= 1
+            pair.writer.buffer()[...] = picture
+            assert pair.writer.repeats_the_last() == (number > 0 and changed is None)
+            pair.publish_as_it_is()
+    finally:
+        pair.close()
+
+
+def test_how_long_a_picture_was_repeated_reaches_the_reader(pair: Pair) -> None:
+    pair.writer.buffer()
+    pair.writer.publish(0, 10, None, 7)
+    taken = pair.reader.newest(copy, timeout_s=0)
+    assert taken is not None
+    assert taken.header.repeated_ns == 7
 
 
 operations = st.lists(st.sampled_from(["publish", "read"]), max_size=60)

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -224,6 +225,13 @@ def test_it_freezes_for_ever() -> None:
     taken = film(6, freeze_after=3)
     assert ids(taken) == [0, 1, 2]
     assert [captured for captured, _ in taken[3:]] == [None] * 3
+
+
+def test_it_repeats_a_picture_and_counts_on() -> None:
+    taken = film(6, repeat_after=3)
+    assert ids(taken) == [0, 1, 2, 3, 4, 5]
+    same = [bool((a == b).all()) for (_, a), (_, b) in pairwise(taken)]
+    assert same == [False, False, False, True, True]
 
 
 def test_it_fails_as_if_unplugged() -> None:
