@@ -1,7 +1,7 @@
 """An output device and its lines as control sees them: limits, holders, commands, beats."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -208,6 +208,20 @@ class Line:
         self.free_from_ns = at_ns + round(self.limits.refractory_ms * 1e6)
 
 
+class _AtWork:
+    """Says while a driver is at work that it is, for the case that it never comes back."""
+
+    def __init__(self, doing: Callable[[bytes], None], output: str) -> None:
+        self._doing = doing
+        self._words = f"output {output}".encode()
+
+    def __enter__(self) -> None:
+        self._doing(self._words)
+
+    def __exit__(self, *_error: object) -> None:
+        self._doing(b"")
+
+
 class Actuator:
     """One output of the rig at work.
 
@@ -217,6 +231,8 @@ class Actuator:
         The output in the rig file.
     output : Output, optional
         What commands go to, instead of the one that the rig file names: for replays.
+    doing : callable
+        Gets what is at work, and nothing when nothing is.
 
     Attributes
     ----------
@@ -227,8 +243,14 @@ class Actuator:
         These, and their shadows.
     """
 
-    def __init__(self, entry: OutputEntry, output: Output | None = None) -> None:
+    def __init__(
+        self,
+        entry: OutputEntry,
+        output: Output | None = None,
+        doing: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
         self.name = entry.name
+        self._at_work = _AtWork(doing, entry.name)
         self.armed = False
         self.info = OutputInfo("not opened", None)
         self.lines: Mapping[str, Line] = {
@@ -247,14 +269,16 @@ class Actuator:
 
     def open(self) -> None:
         """Open the device; its lines stay low."""
-        self.info = self._output.open()
+        with self._at_work:
+            self.info = self._output.open()
         watchdog_ms = self.info.watchdog_ms
         beat_ms = _DEFAULT_BEAT_MS if watchdog_ms is None else watchdog_ms / _BEATS_PER_WATCHDOG
         self._beat_interval_ns = round(beat_ms * 1e6)
 
     def arm(self, now: int) -> None:
         """Let commands through."""
-        self._output.arm()
+        with self._at_work:
+            self._output.arm()
         if not self.armed:
             for line in self.all_lines:
                 line.settle(now)
@@ -263,7 +287,8 @@ class Actuator:
 
     def make_safe(self, now: int) -> None:
         """Drop every line and disarm. Never raises."""
-        self._output.safe()
+        with self._at_work:
+            self._output.safe()
         self.armed = False
         for line in self.all_lines:
             line.settle(now)
@@ -286,7 +311,7 @@ class Actuator:
         withheld: Withheld | None,
     ) -> int | None:
         """Send what switches a line on, unless it is withheld; return when it was handed over."""
-        sent_ns = self._output.send(command) if withheld is None else None
+        sent_ns = self._send(command) if withheld is None else None
         at_ns = now if sent_ns is None else sent_ns
         line.note_high(command, at_ns, holder, held=held, withheld=withheld)
         return sent_ns
@@ -294,22 +319,28 @@ class Actuator:
     def change_level(self, line: Line, command: Command) -> int | None:
         """Give a line that is held high another level, until the end that it has already."""
         line.strength = command.level
-        return self._output.send(command) if line.withheld is None else None
+        return self._send(command) if line.withheld is None else None
 
     def switch_off(self, line: Line, command: Command, now: int) -> int | None:
         """Switch a line off; return when that was handed over, None if nothing was ever sent."""
-        sent_ns = self._output.send(command) if line.withheld is None else None
+        sent_ns = self._send(command) if line.withheld is None else None
         line.note_low(now if sent_ns is None else sent_ns)
         line.off_id = command.command_id
         return sent_ns
 
+    def _send(self, command: Command) -> int:
+        with self._at_work:
+            return self._output.send(command)
+
     def acks(self) -> Sequence[Ack]:
         """Return the answers that came."""
-        return self._output.acks()
+        with self._at_work:
+            return self._output.acks()
 
     def inputs(self) -> Sequence[InputEvent]:
         """Return what happened at the device's inputs."""
-        return self._output.inputs()
+        with self._at_work:
+            return self._output.inputs()
 
     def facts(self) -> Mapping[str, Any]:
         """Return what the device has to say of itself that changes."""
@@ -319,11 +350,13 @@ class Actuator:
         """Tell the device that the host lives, several times per watchdog period."""
         if now >= self._next_beat_ns:
             self._next_beat_ns = now + self._beat_interval_ns
-            self._output.beat()
+            with self._at_work:
+                self._output.beat()
 
     def close(self) -> None:
         """Make safe and let go of the device."""
-        self._output.close()
+        with self._at_work:
+            self._output.close()
 
 
 def make_all_safe(actuators: Iterable[Actuator], now: int) -> None:

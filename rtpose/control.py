@@ -5,6 +5,7 @@ Whatever ends it, the outputs are made safe first.
 """
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -92,8 +93,7 @@ class Control:
         """Open every output, prepare every trigger, bind the sockets."""
         stream = self._rig.stream
         for name, entry in self._rig.outputs.items():
-            self._loop.doing(f"opening output {name}".encode())
-            self._actuators[name] = Actuator(entry)
+            self._actuators[name] = Actuator(entry, doing=self._loop.doing)
             self._actuators[name].open()
         self._engine = Engine(
             self._rig,
@@ -114,7 +114,6 @@ class Control:
         # them the loop would never rest, and a system that does not let a real-time process take
         # all of a processor (Linux: 95 % of each second) would hold it up for tens of milliseconds.
         self._poller = Poller(self._poses)
-        self._loop.doing(b"")
 
     def run(self) -> None:
         """Serve poses, requests, beats and time limits until told to stop."""
@@ -177,24 +176,24 @@ class Control:
         return now
 
     def close(self) -> None:
-        """Make every output safe, then let go of everything."""
-        make_all_safe(self._actuators.values(), now_ns())
-        unconfirmed = [name for name, a in self._actuators.items() if not a.is_safe]
-        if hasattr(self, "_events"):
-            self._collect_the_last()
-            self._record.tell(
-                "stopped",
-                now_ns(),
-                detail=f"NOT CONFIRMED low: {', '.join(unconfirmed)}"
-                if unconfirmed
-                else "outputs safe",
-            )
-        for actuator in self._actuators.values():
-            actuator.close()
-        self._poses.close()
-        for name in ("_events", "_requests"):
-            if hasattr(self, name):
-                getattr(self, name).close()
+        """Make every output safe, then let go of everything, whatever a driver raises."""
+        with ExitStack() as stack:  # the last one first
+            for name in ("_events", "_requests"):
+                if hasattr(self, name):
+                    stack.callback(getattr(self, name).close)
+            stack.callback(self._poses.close)
+            for actuator in self._actuators.values():
+                stack.callback(actuator.close)
+            stack.callback(self._tell_the_end)
+            stack.callback(make_all_safe, self._actuators.values(), now_ns())
+
+    def _tell_the_end(self) -> None:
+        if not hasattr(self, "_events"):
+            return
+        self._collect_the_last()
+        unconfirmed = [name for name, actuator in self._actuators.items() if not actuator.is_safe]
+        words = f"NOT CONFIRMED low: {', '.join(unconfirmed)}" if unconfirmed else "outputs safe"
+        self._record.tell("stopped", now_ns(), detail=words)
 
     # ------------------------------------------------------------------------------------ outputs
 

@@ -106,6 +106,12 @@ class _Child:
     info: Mapping[str, Any] = field(default_factory=dict)
     ordering: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def where(self) -> str:
+        """What it is at work on, as the end of a sentence; empty if it did not say."""
+        doing = bytes(self.activity.value).decode(errors="replace")
+        return f" in {doing!r}" if doing else ""
+
     def order(self, what: str) -> None:
         try:
             with self.ordering:
@@ -240,8 +246,8 @@ class Supervisor:
         while not self.stopping and not all(c.ready for c in self._children.values()):
             self.step(0.05)
             if now_ns() > deadline_ns:
-                late = ", ".join(c.name for c in self._children.values() if not c.ready)
-                self._fail(f"{late} did not get ready within {_START_NS / 1e9:g} s", 1)
+                late = [c.name + c.where for c in self._children.values() if not c.ready]
+                self._fail(f"{', '.join(late)} did not get ready within {_START_NS / 1e9:g} s", 1)
 
     def arm(self) -> None:
         """Arm as soon as the rig is ready.
@@ -340,10 +346,10 @@ class Supervisor:
         elif now_ns() - child.last_beat_ns > _HUNG_NS and (child.ready or not self.stopping):
             if not child.ready:
                 return  # still starting: `_wait_ready` has its own limit
-            doing = bytes(child.activity.value).decode(errors="replace")
-            where = f" in {doing!r}" if doing else ""
             child.process.kill()
-            child.failure = f"{child.name} hung{where} (no heartbeat for {_HUNG_NS / 1e9:g} s)"
+            child.failure = (
+                f"{child.name} hung{child.where} (no heartbeat for {_HUNG_NS / 1e9:g} s)"
+            )
             self._fail(child.failure, 1)
 
     def _insist_on_emergency_stop(self) -> None:
@@ -359,7 +365,7 @@ class Supervisor:
             child.process.kill()
             child.failure = (
                 f"control did not confirm the emergency stop in {_ESTOP_NS / 1e9:g} s, "
-                "and was killed"
+                f"and was killed{child.where}"
             )
             self._fail(child.failure, 1)
 
@@ -429,7 +435,7 @@ class Supervisor:
         while child.process.is_alive() and now_ns() < deadline_ns:
             self.step(0.02)
         if child.process.is_alive():
-            self._fail(f"{child.name} did not end when asked, and was killed", 1)
+            self._fail(f"{child.name} did not end when asked, and was killed{child.where}", 1)
             child.process.kill()
         elif child.process.exitcode == 0:
             self._hear_last_words(child)

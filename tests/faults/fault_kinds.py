@@ -240,7 +240,10 @@ def _plugin_kinds() -> list[Kind]:
                 f"output-hang-{call}",
                 _cue("output"),
                 (
-                    Outcome(1, "control (hung|did not end when asked, and was killed)"),
+                    Outcome(
+                        1,
+                        "control (hung|did not end when asked, and was killed) in 'output bad'",
+                    ),
                     Outcome(-signal.SIGKILL, "control hung, and its supervisor is gone"),
                 ),
                 {"output": f"hang {call}"},

@@ -202,6 +202,35 @@ def test_trigger_that_hangs_is_named_and_the_board_drops_the_line_by_itself(
     assert "1" in levels
 
 
+@pytest.mark.parametrize("call", ["acks", "beat", "send"])
+def test_driver_that_hangs_is_named(rig: Any, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(DATA))
+    cue = rig.folder / "output.cue"
+    settings = f'cue = "{cue}"\nthen = "hang"\nwhere = "{call}"'
+    rig.start(toml("", "fault_plugins:CueOutput", settings), "--arm")
+    rig.manifest()
+    cue.touch()
+    code, _, error = rig.end()
+    assert code == 1
+    assert "control hung in 'output out'" in error
+
+
+def test_driver_that_cannot_make_safe_is_told_in_the_record_to_its_end(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(DATA))
+    cue = rig.folder / "output.cue"
+    settings = f'cue = "{cue}"\nthen = "raise"\nwhere = "safe"'
+    rig.start(toml("", "fault_plugins:CueOutput", settings), "--arm", seconds=2.0)
+    rig.manifest()
+    cue.touch()
+    code, _, error = rig.end()
+    assert code == 1
+    assert "RuntimeError: the driver came apart" in error
+    (stopped,) = events(rig, "stopped")
+    assert stopped.detail == "NOT CONFIRMED low: out"
+
+
 @pytest.mark.hardware
 def test_board_that_vanishes_in_mid_run_ends_it_with_its_name(
     rig: Any, emulated_board: Path
