@@ -127,8 +127,9 @@ def rig(tmp_path: Path) -> Iterator[RunningRig]:
     names = ("pose_port", "event_port", "command_port")
     rig = RunningRig(tmp_path, dict(zip(names, free_ports(3), strict=True)))
     yield rig
-    if rig.process is not None and rig.process.poll() is None:
+    ended = rig.process is None or rig.process.poll() is not None
+    if rig.process is not None and rig.process.stdout and not rig.process.stdout.closed:
         rig.process.kill()
-        rig.process.communicate()
-        return  # the test failed already; Python's resource tracker clears up behind it
-    assert not rig.segments()
+        print(*rig.process.communicate())  # pytest shows them where the test failed
+    if ended:  # otherwise Python's resource tracker clears up behind it
+        assert not rig.segments()
