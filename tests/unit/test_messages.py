@@ -566,7 +566,15 @@ def test_what_is_not_a_number_is_null_in_a_free_map() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"bytes", {1: 2}, 2**63, "\ud800", {"\ud800": 1}, object(), msgpack.Timestamp(1)],
+    [
+        b"bytes",
+        {1: 2},
+        2**63,
+        "\ud800",
+        {"\ud800": 1},
+        pytest.param(object(), id="an object"),
+        msgpack.Timestamp(1),
+    ],
     ids=repr,
 )
 def test_what_one_encoding_cannot_carry_is_refused_by_the_sender_too(value: object) -> None:
