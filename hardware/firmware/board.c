@@ -20,7 +20,7 @@ static struct {
     uint16_t session; /* 0 = disarmed */
     uint16_t watchdog_ms;
     uint32_t guard_end;
-    uint8_t reset_cause;
+    uint8_t reset_cause, stop_mode;
     uint16_t good, bad, trips, stops;
 } board;
 
@@ -181,7 +181,9 @@ static uint8_t set_stop(uint8_t mode)
 {
     if (mode > STOP_MODE_HIGH)
         return REASON_VALUE;
-    port_set_stop(mode);
+    if (mode != board.stop_mode)
+        port_set_stop(mode);
+    board.stop_mode = mode;
     return 0;
 }
 

@@ -53,8 +53,8 @@ class BoardTalk:
         Why the board is not armed any more although nobody made it safe.
     stopped : bool
         The stop input has disarmed it; the board itself refuses what is sent.
-    is_set_up : bool
-        It knows its settings: they were told, and it was not reset since.
+    session : int
+        Under which number this host has armed it; 0 if it has not.
     stop_state : StopState
         What the stop input said last.
     counters : Counters or None
@@ -68,7 +68,7 @@ class BoardTalk:
         self.events = InputEvents(settings, self.clock)
         self.fault: str | None = None
         self.stopped = False
-        self.is_set_up = False
+        self.session = 0
         self.stop_state = StopState.UNUSED
         self.counters: Counters | None = None
         self._settings = settings
@@ -213,9 +213,7 @@ class BoardTalk:
         elif isinstance(frame, InputEdge):
             self.events.edge(frame, arrival_ns)
         elif isinstance(frame, Stopped):
-            self.stopped = True
-            self.stop_state = StopState.STOP
-            self.events.stopped(frame, arrival_ns)
+            self._take_stop(frame, arrival_ns)
         elif isinstance(frame, Trip):
             self._set_fault(
                 f"the board on {self.link.name} dropped its lines and disarmed: it had no "
@@ -229,13 +227,30 @@ class BoardTalk:
         if answer.sequence in self._asked:
             self._asked[answer.sequence] = answer
         if isinstance(answer, BoardStatus):
-            self.stop_state = answer.stop
+            self._take_status(answer, arrival_ns)
         elif isinstance(answer, Counters):
             self.counters = answer
+
+    def _take_status(self, status: BoardStatus, arrival_ns: int) -> None:
+        """Notice that it has disarmed, even if what it said of that was lost on the wire."""
+        self.stop_state = status.stop
+        if self.stopped or self.fault is not None or self.session in (0, status.session):
+            return
+        if status.stop == StopState.STOP:
+            self._take_stop(None, arrival_ns)
+        else:
+            self._set_fault(
+                f"the board on {self.link.name} has disarmed; what it said of that was lost on the "
+                "wire"
+            )
+
+    def _take_stop(self, stopped: Stopped | None, arrival_ns: int) -> None:
+        self.stopped = True
+        self.stop_state = StopState.STOP
+        self.events.stopped(stopped, arrival_ns)
 
     def _take_boot(self, hello: Hello, arrival_ns: int) -> None:
         cause = protocol.RESETS.get(hello.reset_cause, "unknown")
         self.clock.restart()
-        self.is_set_up = False
         self._set_fault(f"the board on {self.link.name} was reset ({cause}) and is disarmed")
         self.pending.give_up(arrival_ns, "the board was reset")

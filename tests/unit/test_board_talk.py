@@ -12,7 +12,7 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.messages import Command
 from rtpose_hardware import protocol
-from rtpose_hardware.answers import Done, Hello, InputEdge, Received, Stopped, Trip
+from rtpose_hardware.answers import BoardStatus, Done, Hello, InputEdge, Received, Stopped, Trip
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.board_opening import limits_of, settings_of
 from rtpose_hardware.board_settings import BoardInput, BoardLine, BoardSettings
@@ -137,10 +137,8 @@ def test_a_board_that_is_reset_while_it_is_asked_is_said_to_be() -> None:
         return [BOOT] if kind == Request.STOP_INPUT else obedient(kind, sequence)
 
     talk = talk_over(Wire(board))
-    talk.is_set_up = True
     with pytest.raises(OutputError, match=r"was reset \(its firmware hung\)"):
         talk.ask(settings_of(SETTINGS), now_ns() + 20_000_000)
-    assert not talk.is_set_up
     assert len(talk.pending) == 0
     assert talk.clock.facts() == {}
 
@@ -162,6 +160,29 @@ def test_a_trip_is_a_fault_and_a_stop_is_none() -> None:
     talk.drain()
     with pytest.raises(OutputError, match="no heartbeat for 100 ms"):
         talk.raise_fault()
+
+
+@pytest.mark.parametrize("stop", StopState)
+def test_a_board_that_has_disarmed_is_noticed_though_nobody_heard_it(stop: StopState) -> None:
+    def board(_kind: int, sequence: int) -> list[Received]:
+        return [BoardStatus(sequence, now_ns() // 1000 % 2**32, session, 0, 100, stop)]
+
+    session = 7
+    talk = talk_over(Wire(board))
+    talk.ask([(Request.STATUS, b"")], soon())  # before it is armed
+    talk.session = 7
+    talk.ask([(Request.STATUS, b"")], soon())
+    session = 0
+    if stop != StopState.STOP:
+        with pytest.raises(OutputError, match="has disarmed; what it said of that was lost"):
+            talk.ask([(Request.STATUS, b"")], soon())
+        return
+    for _ in range(2):
+        talk.ask([(Request.STATUS, b"")], soon())
+    assert talk.stopped
+    (event,) = talk.events.take()
+    assert (event.input, event.stop) == ("stop", True)
+    assert (event.time_ns, event.device_us) == (None, None), "nobody knows when it was"
 
 
 def test_an_edge_is_dated_once_the_clocks_were_compared() -> None:
