@@ -31,7 +31,9 @@ _NS_PER_MS = 1_000_000
 
 #: `Output`: hardly a call blocks for longer than 100 ms.
 _ANSWER_TIMEOUT_NS = 90 * _NS_PER_MS
-_SAFE_REPEAT_NS = 30 * _NS_PER_MS
+_SAFE_TIMES = 3
+_SAFE_REPEAT_NS = _ANSWER_TIMEOUT_NS // _SAFE_TIMES
+_READERS_TURN_S = 0.02
 
 #: Of what the board can hold, so much is left free for SAFE, which waits for no answers.
 _FREE_FOR_SAFE_BYTES = 16
@@ -125,13 +127,12 @@ class BoardTalk:
 
     def make_safe(self) -> None:
         """Drop all lines; raise `OutputError` unless the board confirms in time that they are."""
-        deadline_ns = now_ns() + _ANSWER_TIMEOUT_NS
         asked = set()
-        while now_ns() < deadline_ns:
+        for _ in range(_SAFE_TIMES):
             sequence = self._sequence()
             asked.add(sequence)
             self.link.write(FRESH_START + protocol.request(Request.SAFE, sequence))
-            repeat_ns = min(deadline_ns, now_ns() + _SAFE_REPEAT_NS)
+            repeat_ns = now_ns() + _SAFE_REPEAT_NS
             while (item := self.link.receive((repeat_ns - now_ns()) / _NS_PER_S)) is not None:
                 status = item[0]
                 self._handle(*item)
@@ -199,6 +200,13 @@ class BoardTalk:
 
     def expire(self) -> None:
         """Give up on what is not answered for too long; a board that says nothing has failed."""
+        if not self.pending.is_overdue(now_ns()):
+            return
+        # Perhaps this process was held up, and the thread that reads has not had its turn yet.
+        item = self.link.receive(_READERS_TURN_S)
+        if item is not None:
+            self._handle(*item)
+            self.drain()
         if self.pending.expire(now_ns(), self.link.heard_ns):
             silent = f"silent for {self._settings.ack_timeout_ms} ms"
             self._set_fault(f"the board on {self.link.name} has been {silent}")

@@ -76,8 +76,15 @@ class Wire:
         return self._said.popleft(), self.heard_ns
 
 
-def talk_over(wire: Wire) -> BoardTalk:
-    return BoardTalk(cast("BoardLink", wire), SETTINGS)
+class HeldUp(Wire):
+    """A wire whose other end has answered, while the thread that reads is held up with its host."""
+
+    def receive(self, timeout_s: float = 0.0) -> tuple[Received, int] | None:
+        return super().receive() if timeout_s > 0 else None
+
+
+def talk_over(wire: Wire, settings: BoardSettings = SETTINGS) -> BoardTalk:
+    return BoardTalk(cast("BoardLink", wire), settings)
 
 
 def soon() -> int:
@@ -201,6 +208,18 @@ def test_an_edge_is_dated_once_the_clocks_were_compared() -> None:
     assert dated.time_ns is not None
     assert dated.uncertainty_ns is not None
     assert abs(dated.time_ns - true_ns) <= dated.uncertainty_ns
+
+
+def test_a_host_that_was_held_up_does_not_call_the_board_silent() -> None:
+    settings = SETTINGS.model_copy(update={"ack_timeout_ms": 10})
+    talk = talk_over(HeldUp(obedient), settings)
+    sent_ns = talk.order(Command(command_id=1, output="board", line="laser", action="off"))
+    while now_ns() - sent_ns < 10_000_000:
+        talk.drain()
+    talk.expire()
+    talk.raise_fault()
+    (ack,) = talk.pending.take_acks()
+    assert ack.ok
 
 
 def test_a_board_that_leaves_everything_unanswered_ends_the_sending() -> None:
