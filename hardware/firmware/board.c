@@ -20,7 +20,7 @@ static struct {
     uint16_t session; /* 0 = disarmed */
     uint16_t watchdog_ms;
     uint32_t guard_end;
-    uint8_t reset_cause;
+    uint8_t reset_cause, stop_mode;
     uint16_t good, bad, trips, stops;
 } board;
 
@@ -99,10 +99,14 @@ static void disarm(void)
     port_show_armed(false);
 }
 
-static uint32_t next_guard_end(void)
+/* Start or move the guard. If that came too late, its end stays what it was: the trip's time. */
+static bool renew_guard(bool (*renew)(uint32_t end))
 {
-    board.guard_end = port_now() + board.watchdog_ms * (1000 * PORT_TICKS_PER_US);
-    return board.guard_end;
+    uint32_t end = port_now() + board.watchdog_ms * (1000 * PORT_TICKS_PER_US);
+    bool renewed = renew(end);
+    if (renewed)
+        board.guard_end = end;
+    return renewed;
 }
 
 /* The target has dropped the lines already, at the very tick; this is the bookkeeping. */
@@ -139,7 +143,7 @@ static void arm(const struct request *request)
         refuse(request, REASON_NO_LIMIT);
     } else if (board.session != 0 && board.session != session) {
         refuse(request, REASON_SESSION);
-    } else if (!port_guard_start(next_guard_end())) {
+    } else if (!renew_guard(port_guard_start)) {
         refuse(request, REASON_STOPPED);
     } else {
         board.session = session;
@@ -177,7 +181,9 @@ static uint8_t set_stop(uint8_t mode)
 {
     if (mode > STOP_MODE_HIGH)
         return REASON_VALUE;
-    port_set_stop(mode);
+    if (mode != board.stop_mode)
+        port_set_stop(mode);
+    board.stop_mode = mode;
     return 0;
 }
 
@@ -297,7 +303,7 @@ void board_take(uint8_t byte)
     else
         obey(&request);
     if (board.session) /* last, because it may wait while the edge may not */
-        port_guard_move(next_guard_end());
+        renew_guard(port_guard_move);
 }
 
 void board_start(uint8_t reset_cause)

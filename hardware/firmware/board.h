@@ -22,7 +22,8 @@ void board_start(uint8_t reset_cause);
 /* Called with every byte received, in order. */
 void board_take(uint8_t byte);
 
-/* Called whenever the target is awake: reports what happened without a request. */
+/* Called whenever the target is awake, and during what takes long: reports what happened without a
+ * request. */
 void board_poll(void);
 
 /* Called every few milliseconds: what has time. */

@@ -8,7 +8,7 @@
 #define EVENT_BYTES 23     /* of an event on the wire, all of them escaped */
 
 static struct input {
-    uint8_t mode;
+    uint8_t mode, pull_up;
     uint8_t unreported; /* edges since the last report */
     uint16_t holdoff_us;
     uint32_t reported_us;
@@ -90,6 +90,17 @@ void inputs_tick(void)
     next_input = (uint8_t)(next_input + 1) % INPUTS;
 }
 
+/* Look for edges from now on; not anew if that is done already. */
+static void watch(uint8_t number, const struct input *wanted)
+{
+    struct input *input = &inputs[number];
+    if (input->mode == wanted->mode && input->pull_up == wanted->pull_up
+        && input->holdoff_us == wanted->holdoff_us)
+        return;
+    *input = *wanted;
+    port_set_input(number, wanted->mode, wanted->pull_up);
+}
+
 void set_input(const struct request *request)
 {
     uint8_t number = request->data[0], mode = request->data[1], pull_up = request->data[2];
@@ -98,11 +109,12 @@ void set_input(const struct request *request)
     } else if (mode > INPUT_BOTH || pull_up > 1) {
         refuse(request, REASON_VALUE);
     } else {
-        inputs[number] = (struct input){
+        const struct input wanted = {
             .mode = mode,
+            .pull_up = pull_up,
             .holdoff_us = (uint16_t)read_number(request->data + 3, 2),
         };
-        port_set_input(number, mode, pull_up);
+        watch(number, &wanted);
         answer(request, ANSWER_DONE, port_now());
     }
 }

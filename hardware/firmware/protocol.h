@@ -76,8 +76,9 @@
                                  charged, as if it had been now; one without starts from 0 */
 #define REQUEST_INPUT 0x09    /* * u8 input, u8 INPUT_*, u8 pull-up (0, 1), u16 hold-off in us ->
                                  DONE. Edges sooner than that after the last reported one are
-                                 counted, not reported */
-#define REQUEST_STOP_INPUT 0x0A /* * u8 STOP_MODE_* -> DONE */
+                                 counted, not reported. The same once more changes nothing; another
+                                 setting forgets what is not reported yet */
+#define REQUEST_STOP_INPUT 0x0A /* * u8 STOP_MODE_* -> DONE. The same once more changes nothing */
 #define REQUEST_SELF_TEST 0x0B  /* * moves no line -> ANSWER_SELF_TEST, after some 50 ms */
 /* Orders to a line; the line is in the low 4 bits. A width is 1 to 4 bytes, us. */
 #define REQUEST_OFF 0x10   /* low now, and no more of its train -> DONE, or UNCHANGED if there was

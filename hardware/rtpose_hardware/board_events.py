@@ -21,9 +21,10 @@ class InputEvents:
         if name is not None:
             self._add(name, bool(edge.level), edge.time_us, arrival_ns, missed=edge.unreported)
 
-    def stopped(self, stopped: Stopped, arrival_ns: int) -> None:
-        """Note that the stop input dropped all lines."""
-        self._add(STOP_NAME, self._stop_level, stopped.time_us, arrival_ns, stop=True)
+    def stopped(self, stopped: Stopped | None, arrival_ns: int) -> None:
+        """Note that the stop input dropped all lines; without the board's word, not when."""
+        time_us = None if stopped is None else stopped.time_us
+        self._add(STOP_NAME, self._stop_level, time_us, arrival_ns, stop=True)
 
     def take(self) -> tuple[InputEvent, ...]:
         """Return the events since the last call, oldest first."""
@@ -35,14 +36,14 @@ class InputEvents:
         self,
         name: str,
         level: bool,
-        time_us: int,
+        time_us: int | None,
         arrival_ns: int,
         *,
         stop: bool = False,
         missed: int = 0,
     ) -> None:
-        device_us = self._clock.extend(time_us, arrival_ns)
-        mapped = self._clock.host_time(device_us)
+        device_us = None if time_us is None else self._clock.extend(time_us, arrival_ns)
+        mapped = None if device_us is None else self._clock.host_time(device_us)
         self._events.append(
             InputEvent(
                 input=name,

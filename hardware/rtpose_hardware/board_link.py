@@ -62,8 +62,11 @@ class BoardLink:
             raise OutputError(f"the board on {self.name} is gone: {self.failure}")
 
     def set_baud(self, baud: int) -> None:
-        """Talk at another speed from now on."""
-        self._port.set_baud(baud)
+        """Talk at another speed from now on; raise `OutputError` if the port has failed."""
+        try:
+            self._port.set_baud(baud)
+        except OSError as error:
+            raise self._gone(error) from error
 
     def write(self, frame: bytes) -> int:
         """Hand bytes to the operating system and return `now_ns` just after that."""
@@ -71,8 +74,11 @@ class BoardLink:
         try:
             return self._port.write(frame)
         except OSError as error:
-            self.failure = str(error)
-            raise OutputError(f"the board on {self.name} is gone: {error}") from error
+            raise self._gone(error) from error
+
+    def _gone(self, error: OSError) -> OutputError:
+        self.failure = str(error)
+        return OutputError(f"the board on {self.name} is gone: {error}")
 
     def receive(self, timeout_s: float = 0.0) -> tuple[Received, int] | None:
         """Return the next frame and its arrival in ns, or None if none comes in time."""

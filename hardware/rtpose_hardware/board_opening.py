@@ -91,7 +91,11 @@ def check_self_test(found: SelfTest, port: str) -> None:
 
 
 def settings_of(settings: BoardSettings) -> Sequence[Setting]:
-    """Return what a board is told once after its reset: watchdog, inputs, stop input."""
+    """Return what a board is told before each arming: watchdog, inputs, stop input.
+
+    Telling it the same again changes nothing; after a reset, even one that nobody heard of, it
+    knows nothing.
+    """
     inputs = {
         number: protocol.input_data(number, InputMode.OFF) for number in range(protocol.INPUTS)
     }
@@ -104,7 +108,7 @@ def settings_of(settings: BoardSettings) -> Sequence[Setting]:
 
 
 def limits_of(settings: BoardSettings) -> Sequence[Setting]:
-    """Return the limits of all lines, which a board is told before each arming.
+    """Return the limits of all lines, which a board is told before each arming too.
 
     Telling it the same limit again changes nothing, so that doses and refractory times go on over a
     new arming. Only a dose without a window begins anew, by being left out once.

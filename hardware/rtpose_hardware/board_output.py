@@ -44,7 +44,6 @@ class BoardOutput(Output):
     def __init__(self, config: BoardSettings) -> None:
         self._settings = config
         self._talk: BoardTalk | None = None
-        self._session = 0
         self._is_safe = False
         self._questions = itertools.cycle((Request.STATUS, Request.COUNTERS))
         self._questioned_ns = 0
@@ -107,29 +106,27 @@ class BoardOutput(Output):
         if not isinstance(found, SelfTest):
             raise OutputError(f"the board on {talk.link.name} did not test itself")
         check_self_test(found, talk.link.name)
-        if not talk.is_set_up:
-            talk.ask(settings_of(self._settings), deadline_ns)
-            talk.is_set_up = True
-        talk.ask([*limits_of(self._settings), (Request.STATUS, b"")], deadline_ns)
+        settings = [*settings_of(self._settings), *limits_of(self._settings)]
+        talk.ask([*settings, (Request.STATUS, b"")], deadline_ns)
         return found
 
     # ------------------------------------------------------------------------ armed and safe
 
     def arm(self) -> None:
-        """Test the board, set the limits again and arm; raise `OutputError` unless all is well."""
+        """Test the board, set everything again and arm; raise `OutputError` unless all is well."""
         talk = self._opened()
         talk.drain()
         if talk.fault is not None or talk.stopped:
-            self._session = 0
+            talk.session = 0
         talk.fault = None
         talk.stopped = False
         deadline_ns = now_ns() + _ARM_TIMEOUT_NS
-        if not self._session:
+        if not talk.session:
             self._prepare(talk, deadline_ns)
-        session = self._session or 1 + secrets.randbelow(0xFFFF)
+        session = talk.session or 1 + secrets.randbelow(0xFFFF)
         self._is_safe = False
         talk.ask([(Request.ARM, protocol.arm_data(session))], deadline_ns)
-        self._session = session
+        talk.session = session
 
     def beat(self) -> None:
         """Restart the board's watchdog."""
@@ -146,10 +143,10 @@ class BoardOutput(Output):
 
     def safe(self) -> None:
         """Drop every line and disarm."""
-        self._session = 0
         self._is_safe = False
         if self._talk is None:
             return
+        self._talk.session = 0
         self._talk.stopped = False
         try:
             self._make_safe(self._talk)
@@ -175,7 +172,7 @@ class BoardOutput(Output):
         if command.line not in self._settings.lines:
             known = ", ".join(self._settings.lines)
             raise OutputError(f"the output has no line {command.line!r} (lines: {known})")
-        if not self._session:
+        if not talk.session:
             raise OutputError(f"line {command.line!r}: the output is not armed")
         return talk.order(command)
 

@@ -31,7 +31,9 @@ _NS_PER_MS = 1_000_000
 
 #: `Output`: hardly a call blocks for longer than 100 ms.
 _ANSWER_TIMEOUT_NS = 90 * _NS_PER_MS
-_SAFE_REPEAT_NS = 30 * _NS_PER_MS
+_SAFE_TIMES = 3
+_SAFE_REPEAT_NS = _ANSWER_TIMEOUT_NS // _SAFE_TIMES
+_READERS_TURN_S = 0.02
 
 #: Of what the board can hold, so much is left free for SAFE, which waits for no answers.
 _FREE_FOR_SAFE_BYTES = 16
@@ -53,8 +55,8 @@ class BoardTalk:
         Why the board is not armed any more although nobody made it safe.
     stopped : bool
         The stop input has disarmed it; the board itself refuses what is sent.
-    is_set_up : bool
-        It knows its settings: they were told, and it was not reset since.
+    session : int
+        Under which number this host has armed it; 0 if it has not.
     stop_state : StopState
         What the stop input said last.
     counters : Counters or None
@@ -68,7 +70,7 @@ class BoardTalk:
         self.events = InputEvents(settings, self.clock)
         self.fault: str | None = None
         self.stopped = False
-        self.is_set_up = False
+        self.session = 0
         self.stop_state = StopState.UNUSED
         self.counters: Counters | None = None
         self._settings = settings
@@ -125,13 +127,12 @@ class BoardTalk:
 
     def make_safe(self) -> None:
         """Drop all lines; raise `OutputError` unless the board confirms in time that they are."""
-        deadline_ns = now_ns() + _ANSWER_TIMEOUT_NS
         asked = set()
-        while now_ns() < deadline_ns:
+        for _ in range(_SAFE_TIMES):
             sequence = self._sequence()
             asked.add(sequence)
             self.link.write(FRESH_START + protocol.request(Request.SAFE, sequence))
-            repeat_ns = min(deadline_ns, now_ns() + _SAFE_REPEAT_NS)
+            repeat_ns = now_ns() + _SAFE_REPEAT_NS
             while (item := self.link.receive((repeat_ns - now_ns()) / _NS_PER_S)) is not None:
                 status = item[0]
                 self._handle(*item)
@@ -199,6 +200,13 @@ class BoardTalk:
 
     def expire(self) -> None:
         """Give up on what is not answered for too long; a board that says nothing has failed."""
+        if not self.pending.is_overdue(now_ns()):
+            return
+        # Perhaps this process was held up, and the thread that reads has not had its turn yet.
+        item = self.link.receive(_READERS_TURN_S)
+        if item is not None:
+            self._handle(*item)
+            self.drain()
         if self.pending.expire(now_ns(), self.link.heard_ns):
             silent = f"silent for {self._settings.ack_timeout_ms} ms"
             self._set_fault(f"the board on {self.link.name} has been {silent}")
@@ -213,9 +221,7 @@ class BoardTalk:
         elif isinstance(frame, InputEdge):
             self.events.edge(frame, arrival_ns)
         elif isinstance(frame, Stopped):
-            self.stopped = True
-            self.stop_state = StopState.STOP
-            self.events.stopped(frame, arrival_ns)
+            self._take_stop(frame, arrival_ns)
         elif isinstance(frame, Trip):
             self._set_fault(
                 f"the board on {self.link.name} dropped its lines and disarmed: it had no "
@@ -229,13 +235,30 @@ class BoardTalk:
         if answer.sequence in self._asked:
             self._asked[answer.sequence] = answer
         if isinstance(answer, BoardStatus):
-            self.stop_state = answer.stop
+            self._take_status(answer, arrival_ns)
         elif isinstance(answer, Counters):
             self.counters = answer
+
+    def _take_status(self, status: BoardStatus, arrival_ns: int) -> None:
+        """Notice that it has disarmed, even if what it said of that was lost on the wire."""
+        self.stop_state = status.stop
+        if self.stopped or self.fault is not None or self.session in (0, status.session):
+            return
+        if status.stop == StopState.STOP:
+            self._take_stop(None, arrival_ns)
+        else:
+            self._set_fault(
+                f"the board on {self.link.name} has disarmed; what it said of that was lost on the "
+                "wire"
+            )
+
+    def _take_stop(self, stopped: Stopped | None, arrival_ns: int) -> None:
+        self.stopped = True
+        self.stop_state = StopState.STOP
+        self.events.stopped(stopped, arrival_ns)
 
     def _take_boot(self, hello: Hello, arrival_ns: int) -> None:
         cause = protocol.RESETS.get(hello.reset_cause, "unknown")
         self.clock.restart()
-        self.is_set_up = False
         self._set_fault(f"the board on {self.link.name} was reset ({cause}) and is disarmed")
         self.pending.give_up(arrival_ns, "the board was reset")

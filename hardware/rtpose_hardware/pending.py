@@ -85,6 +85,12 @@ class PendingRequests:
                 lost = "no ack: lost on the wire, a later request was answered"
                 self._give_up(request, arrival_ns, lost)
 
+    def is_overdue(self, now_ns: int) -> bool:
+        """Return whether a request has waited for too long."""
+        oldest = next(iter(self._requests.values()), None)
+        patience_ns = self._settings.ack_timeout_ms * _NS_PER_MS
+        return oldest is not None and now_ns - oldest.sent_ns >= patience_ns
+
     def expire(self, now_ns: int, heard_ns: int) -> bool:
         """Give up on requests that have waited for too long.
 
@@ -99,11 +105,8 @@ class PendingRequests:
             Whether nothing at all was heard since one of them was sent: the board is silent.
         """
         silent = False
-        while self._requests:
-            oldest = next(iter(self._requests.values()))
-            if now_ns - oldest.sent_ns < self._settings.ack_timeout_ms * _NS_PER_MS:
-                break
-            self._take_oldest()
+        while self.is_overdue(now_ns):
+            _, oldest = self._take_oldest()
             late = f"no ack within {self._settings.ack_timeout_ms} ms"
             self._give_up(oldest, now_ns, late)
             silent |= heard_ns < oldest.sent_ns

@@ -9,6 +9,8 @@ from rtpose_hardware.plain_serial import open_serial
 
 if TYPE_CHECKING:
     import serial
+if os.name == "posix":
+    import termios
 
 _READ_SIZE = 4096
 
@@ -30,8 +32,9 @@ def open_port(name: str, baud: int) -> "SerialPort":
 class SerialPort:
     """An open port, through pyserial alone: Windows.
 
-    `read` and `write` may be called from different threads. Both raise `OSError` (pyserial's
-    exceptions are derived from it) when the device has failed or was unplugged.
+    `read` may be called from another thread than the rest. It, `write` and `set_baud` raise
+    `OSError` (pyserial's exceptions are derived from it) when the device has failed or was
+    unplugged.
     """
 
     def __init__(self, port: "serial.Serial") -> None:
@@ -79,6 +82,13 @@ class PosixSerialPort(SerialPort):
         super().__init__(port)
         self._fd = port.fileno()  # pyserial has made it non-blocking
         self._wake_read, self._wake_write = os.pipe()
+
+    def set_baud(self, baud: int) -> None:
+        """Talk at another speed from now on."""
+        try:
+            super().set_baud(baud)
+        except termios.error as error:  # pyserial lets it through, and it is no `OSError`
+            raise OSError(*error.args) from error
 
     def read(self) -> bytes:
         """Wait for bytes and return what there is; nothing if `cancel` was called."""

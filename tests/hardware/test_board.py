@@ -312,6 +312,33 @@ def test_without_a_frame_the_watchdog_drops_the_lines_in_time(
     assert board.ask(Request.COUNTERS, answer=Counters).trips == 1
 
 
+def test_a_frame_at_the_moment_of_the_trip_does_not_change_when_that_was(
+    board: EmulatedBoard,
+) -> None:
+    """Its time and the refractory time count from the fall, whatever is being answered then."""
+    byte_us, watchdog_us, meanwhile = 10, 20_000, 0
+    board.set_up(LIMIT_US, watchdog_us // 1000)
+    for line in range(protocol.LINES):
+        board.set_limit(line, LIMIT_US, protocol.MAX_WIDTH_US)
+    for line in range(protocol.LINES):
+        assert board.ask(Request.ARM, protocol.arm_data(SESSION)).moved
+        # Noise keeps the wire busy for as long as the watchdog waits: so the chip's own clock says
+        # when the frame behind it comes, which takes some 250 us to be answered.
+        noise = b"\x55" * (watchdog_us // byte_us - 10 * line)
+        on = protocol.order(Request.ON, 1, line, LIMIT_US)
+        board.write(on + noise + b"\xc0" + protocol.request(Request.HELLO, 2))
+        rise = board.expect(Done)
+        frames = [board.receive(), board.receive()]
+        (trip,) = (frame for frame in frames if isinstance(frame, Trip))
+        up, down = (edge for edge in board.edges if edge.line == line)
+        assert abs(trip.time_us - rise.time_us - (down.cycle - up.cycle) // CYCLES_PER_US) <= 1
+        meanwhile += isinstance(frames[0], Hello) and down.cycle - up.cycle < 21 * CYCLES_PER_MS
+        assert board.ask(Request.ARM, protocol.arm_data(SESSION)).moved
+        assert is_refused(board.order(Request.PULSE, line, 1000), Reason.REFRACTORY)
+        board.ask(Request.SAFE, answer=BoardStatus)
+    assert meanwhile, "no frame came at the moment of the trip"
+
+
 def test_heartbeats_keep_it_armed(board: EmulatedBoard) -> None:
     board.arm(LIMIT_US, watchdog_ms=200)
     board.order(Request.ON, 0, LIMIT_US)

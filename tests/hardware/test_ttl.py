@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tty
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ from rtpose.interfaces import Output
 from rtpose.messages import Ack, Command
 from rtpose_hardware import protocol
 from rtpose_hardware.answers import BoardStatus, parse
+from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.board_output import BoardOutput
 from rtpose_hardware.board_settings import BoardLine
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
@@ -494,6 +496,19 @@ def test_commands_that_a_vanished_board_will_not_answer_are_reported(
     (ack,) = collect(output, 1)
     assert (ack.command_id, ack.ok) == (1, False)
     assert "gone" in complaint(output)
+
+
+def test_a_port_that_is_unplugged_while_the_speed_is_changed_is_said_to_be_gone() -> None:
+    board_end, host_end = os.openpty()
+    tty.setraw(host_end)
+    link = BoardLink(os.ttyname(host_end), 1_000_000)
+    os.close(host_end)
+    os.close(board_end)
+    with pytest.raises(OutputError, match="is gone"):
+        link.set_baud(115_200)
+    with pytest.raises(OutputError, match="is gone"):
+        link.check()
+    link.close()
 
 
 # -------------------------------------------------------------------------- a host that dies

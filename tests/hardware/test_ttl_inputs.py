@@ -21,9 +21,8 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.messages import Ack, InputEvent
 from rtpose_hardware import protocol
-from rtpose_hardware.answers import SelfTest, parse
+from rtpose_hardware.answers import Hello, Received, SelfTest, Stopped, Trip, parse
 from rtpose_hardware.emulated_ttl import EmulatedTtlOutput
-from rtpose_hardware.protocol import Request
 from rtpose_hardware.ttl import TtlOutput
 
 pytestmark = [pytest.mark.hardware, pytest.mark.usefixtures("built")]
@@ -206,20 +205,101 @@ def test_after_a_reset_the_clocks_are_compared_anew_and_the_inputs_set_up_again(
 # ----------------------------------------------------------------------------------- inputs
 
 
-def test_inputs_are_set_up_once_and_limits_at_each_arming(
+def test_no_edge_is_lost_over_an_arming(
     rig: EmulatedBoard, make_ttl: Callable[..., TtlOutput]
 ) -> None:
     output = make_ttl(rig.tty)
     output.open()
-    for _ in range(3):
+    heard = Heard(output)
+    toggles = 400
+    rig.drive(f"D8 ~{toggles}/{CYCLES_PER_MS}", f"A0 ~{toggles}/{CYCLES_PER_MS}")
+    while len(rig.changes) < 2 * toggles:
         output.arm()
+        heard.turn()
         output.safe()
-    received = b"".join(entry.data for entry in rig.wire if entry.what == "rx")
-    kinds = [payload[0] for payload in protocol.FrameReader().feed(received)]
-    # Setting an input up forgets what it had not reported yet.
-    assert kinds.count(Request.INPUT) == protocol.INPUTS
-    assert kinds.count(Request.LIMIT) == 4 * protocol.LINES
-    assert kinds.count(Request.SELF_TEST) == 4
+    heard.until(lambda: "board_edges_lost" in output.facts())
+    assert output.facts()["board_edges_lost"] == 0
+    for name in ("lick", "sync"):
+        levels = [event.level for event in heard.events if event.input == name]
+        assert levels == [True, False] * (toggles // 2)
+
+
+# ------------------------------------------------------------------- what is lost on the wire
+
+
+def without(*lost: type[Received]) -> Callable[[bytes], bytes]:
+    """Return what noise leaves of a board's words if it always hits the frames of a kind."""
+
+    reader = protocol.FrameReader()
+
+    def damage(data: bytes) -> bytes:
+        heard = []
+        for payload in reader.feed(data):
+            frame = parse(payload)
+            is_boot = isinstance(frame, Hello) and frame.booted
+            if not isinstance(frame, lost) and not (is_boot and Hello in lost):
+                heard.append(protocol.encode(payload))
+        return b"".join(heard)
+
+    return damage
+
+
+@pytest.mark.parametrize("what", ["trip", "reset"])
+def test_a_board_that_has_disarmed_is_noticed_though_its_word_of_it_is_lost(
+    rig: EmulatedBoard, relay: Relay, make_ttl: Callable[..., TtlOutput], what: str
+) -> None:
+    output = make_ttl(relay.tty)
+    output.open()
+    output.arm()
+    relay.to_host = without(Trip, Hello)
+    output.send(command(1, "laser", "on", 2_000_000))
+    heard = Heard(output)
+    heard.wait(acks=1)
+    if what == "reset":
+        rig.process.send_signal(signal.SIGALRM)
+    while [edge.level for edge in rig.edges] != [1, 0]:
+        pause(1)
+    with pytest.raises(OutputError, match="has disarmed; what it said of that was lost"):
+        heard.until(lambda: False)
+    with pytest.raises(OutputError, match="has disarmed"):
+        output.send(command(2, "laser", "on", 2_000_000))
+    output.arm()
+    output.send(command(3, "laser", "on", 2_000_000))
+    heard.wait(acks=2)
+    assert heard.acks[1].ok
+
+
+def test_a_stop_is_told_though_the_word_of_it_is_lost(
+    rig: EmulatedBoard, relay: Relay, make_ttl: Callable[..., TtlOutput]
+) -> None:
+    output = make_ttl(relay.tty)
+    output.open()
+    output.arm()
+    relay.to_host = without(Stopped)
+    rig.drive("D2 z")
+    heard = Heard(output)
+    heard.wait(events=1)
+    (event,) = heard.events
+    assert (event.input, event.stop, event.time_ns) == ("stop", True, None)
+
+
+def test_after_a_reset_that_nobody_heard_of_the_stop_and_the_inputs_are_in_use(
+    rig: EmulatedBoard, relay: Relay, make_ttl: Callable[..., TtlOutput]
+) -> None:
+    output = make_ttl(relay.tty)
+    output.open()
+    relay.to_host = without(Hello)
+    rig.process.send_signal(signal.SIGALRM)
+    while rig.happened().count("reset") < 2:
+        pause(1)
+    heard = Heard(output)
+    heard.until(lambda: output.facts()["stop_input"] == "unused")  # it is up, and knows nothing
+    output.arm()
+    rig.drive("D8 1")
+    heard.wait(events=1)
+    rig.drive("D2 z")
+    heard.wait(events=2)
+    assert [event.input for event in heard.events] == ["lick", "stop"]
 
 
 def test_a_bouncing_contact_is_told_once_and_its_bounces_are_counted(

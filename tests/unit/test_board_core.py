@@ -244,6 +244,31 @@ def test_every_edge_that_is_looked_for_is_reported_or_counted(
     assert status.inputs == sum(bit << index for index, bit in enumerate(level))
 
 
+def test_the_same_setting_of_an_input_once_more_forgets_nothing(core: Core) -> None:
+    core.reset()
+    core.sent()
+    setting = protocol.input_data(2, InputMode.BOTH, holdoff_us=1000)
+    core.ask(Request.INPUT, setting)
+    core.drive(2, 1)
+    core.advance_us(500)
+    core.drive(2, 0)
+    core.advance_us(100)
+    core.ask(Request.INPUT, setting)
+    core.drive(2, 1)
+    assert core.advance_us(500) == []
+    core.drive(2, 0)
+    (report,) = core.advance_us(0)
+    assert isinstance(report, InputEdge)
+    assert (report.time_us, report.level, report.unreported) == (1100, 0, 2)
+    core.drive(2, 1)
+    core.advance_us(0)
+    core.ask(Request.INPUT, protocol.input_data(2, InputMode.BOTH))  # another one
+    core.drive(2, 0)
+    (report,) = core.advance_us(0)
+    assert isinstance(report, InputEdge)
+    assert report.unreported == 0
+
+
 def test_the_stop_input_drops_the_lines_and_keeps_the_board_disarmed(core: Core) -> None:
     core.reset()
     core.sent()

@@ -12,7 +12,7 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.messages import Command
 from rtpose_hardware import protocol
-from rtpose_hardware.answers import Done, Hello, InputEdge, Received, Stopped, Trip
+from rtpose_hardware.answers import BoardStatus, Done, Hello, InputEdge, Received, Stopped, Trip
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.board_opening import limits_of, settings_of
 from rtpose_hardware.board_settings import BoardInput, BoardLine, BoardSettings
@@ -76,8 +76,15 @@ class Wire:
         return self._said.popleft(), self.heard_ns
 
 
-def talk_over(wire: Wire) -> BoardTalk:
-    return BoardTalk(cast("BoardLink", wire), SETTINGS)
+class HeldUp(Wire):
+    """A wire whose other end has answered, while the thread that reads is held up with its host."""
+
+    def receive(self, timeout_s: float = 0.0) -> tuple[Received, int] | None:
+        return super().receive() if timeout_s > 0 else None
+
+
+def talk_over(wire: Wire, settings: BoardSettings = SETTINGS) -> BoardTalk:
+    return BoardTalk(cast("BoardLink", wire), settings)
 
 
 def soon() -> int:
@@ -137,10 +144,8 @@ def test_a_board_that_is_reset_while_it_is_asked_is_said_to_be() -> None:
         return [BOOT] if kind == Request.STOP_INPUT else obedient(kind, sequence)
 
     talk = talk_over(Wire(board))
-    talk.is_set_up = True
     with pytest.raises(OutputError, match=r"was reset \(its firmware hung\)"):
         talk.ask(settings_of(SETTINGS), now_ns() + 20_000_000)
-    assert not talk.is_set_up
     assert len(talk.pending) == 0
     assert talk.clock.facts() == {}
 
@@ -164,6 +169,29 @@ def test_a_trip_is_a_fault_and_a_stop_is_none() -> None:
         talk.raise_fault()
 
 
+@pytest.mark.parametrize("stop", StopState)
+def test_a_board_that_has_disarmed_is_noticed_though_nobody_heard_it(stop: StopState) -> None:
+    def board(_kind: int, sequence: int) -> list[Received]:
+        return [BoardStatus(sequence, now_ns() // 1000 % 2**32, session, 0, 100, stop)]
+
+    session = 7
+    talk = talk_over(Wire(board))
+    talk.ask([(Request.STATUS, b"")], soon())  # before it is armed
+    talk.session = 7
+    talk.ask([(Request.STATUS, b"")], soon())
+    session = 0
+    if stop != StopState.STOP:
+        with pytest.raises(OutputError, match="has disarmed; what it said of that was lost"):
+            talk.ask([(Request.STATUS, b"")], soon())
+        return
+    for _ in range(2):
+        talk.ask([(Request.STATUS, b"")], soon())
+    assert talk.stopped
+    (event,) = talk.events.take()
+    assert (event.input, event.stop) == ("stop", True)
+    assert (event.time_ns, event.device_us) == (None, None), "nobody knows when it was"
+
+
 def test_an_edge_is_dated_once_the_clocks_were_compared() -> None:
     wire = Wire(obedient)
     talk = talk_over(wire)
@@ -180,6 +208,18 @@ def test_an_edge_is_dated_once_the_clocks_were_compared() -> None:
     assert dated.time_ns is not None
     assert dated.uncertainty_ns is not None
     assert abs(dated.time_ns - true_ns) <= dated.uncertainty_ns
+
+
+def test_a_host_that_was_held_up_does_not_call_the_board_silent() -> None:
+    settings = SETTINGS.model_copy(update={"ack_timeout_ms": 10})
+    talk = talk_over(HeldUp(obedient), settings)
+    sent_ns = talk.order(Command(command_id=1, output="board", line="laser", action="off"))
+    while now_ns() - sent_ns < 10_000_000:
+        talk.drain()
+    talk.expire()
+    talk.raise_fault()
+    (ack,) = talk.pending.take_acks()
+    assert ack.ok
 
 
 def test_a_board_that_leaves_everything_unanswered_ends_the_sending() -> None:

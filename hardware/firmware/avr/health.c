@@ -19,8 +19,10 @@ static uint16_t flash_checksum(void)
     uint16_t end = (uint16_t)&__data_load_end, own = (uint16_t)&stored;
     for (uint16_t address = 0; address != end; address++) {
         crc_take(&crc, address - own < 2 ? 0 : pgm_read_byte(address));
-        if (!(address & 0x3FF))
+        if (!(address & 0x3F)) { /* takes some 50 ms in all: the inputs do not wait for that */
             wdt_reset();
+            board_poll();
+        }
     }
     return (uint16_t)crc.high << 8 | crc.low;
 }
