@@ -91,6 +91,8 @@ class Decider:
             self._doing(label)
             moment = None
             try:
+                if self._experiment.in_trial:  # what is let go before or after acts on nothing
+                    runner.look_after_line()
                 seen, forecast_ns = self._seen(runner, pose)
                 decision = runner.update(seen)
                 if decision is _NOTHING or (decision is _LOW and not self._lets_go(runner)):
@@ -125,7 +127,7 @@ class Decider:
     def _lets_go(self, runner: TriggerRunner) -> bool:
         """Take note that a trigger wants its line low; return whether it holds it high."""
         line = runner.line
-        runner.complaint = ""
+        runner.complaint, runner.holds = "", False
         if line.holder != runner.name:
             return False
         line.used_up = ""
@@ -196,7 +198,7 @@ class Decider:
     def _switch_on(
         self, runner: TriggerRunner, decision: Decision, moment: Moment, *, late: bool
     ) -> None:
-        held = decision is Decision.HIGH
+        held = runner.holds = decision is Decision.HIGH
         withheld, draw = self._experiment.withheld(runner.entry)
         longest_us = runner.line.longest_level_us(moment.decide_ns)
         command_id = self._switchboard.next_command_id()

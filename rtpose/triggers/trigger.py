@@ -170,6 +170,7 @@ class ConditionTrigger(SampleTrigger):
         self._wanted = False  # whether what `when` waits for held in the last pose that told
         self._open = False  # whether it did not hold at some time before, so that it may begin
         self._on = False  # whether a level is high, as far as this trigger knows
+        self._was_let_go = False  # by control, since the last pose
 
     # ----------------------------------------------------------------------------- the contract
 
@@ -181,6 +182,9 @@ class ConditionTrigger(SampleTrigger):
     def _decide(self, sample: Sample) -> Decision:
         start_ns = sample.start_ns
         self._limits.settle()
+        if self._was_let_go:
+            self._was_let_go = False
+            self._end(start_ns)
         met = self._condition.update(sample)
         if met is None:
             return self._on_missing(start_ns)
@@ -192,6 +196,10 @@ class ConditionTrigger(SampleTrigger):
         """Count out what the last decision began; a level is asked for again by the next pose."""
         if self._limits.take_back():
             self._on = False
+
+    def let_go(self) -> None:
+        """Count the next high level as another one."""
+        self._was_let_go = True
 
     def start_session(self) -> None:
         """Count `max_fires` and `once_per_trial` anew."""
