@@ -204,6 +204,12 @@ class Trigger(ABC):
         waits for a LOW.
         """
 
+    def take_over(self, before: "Trigger") -> None:  # noqa: B027 - most count nothing
+        """Go on counting where another one of its class stopped, of which a setting was changed.
+
+        Called after `prepare`. What a setting says of a trial or a session holds for all of it.
+        """
+
     def delay_ms(self, rate_hz: float) -> float:
         """Return by how much its filter delays poses at a frame rate, 0 without a filter."""
         return 0.0

@@ -53,7 +53,7 @@ class TriggerRunner:
         self._pulses = _pulses(entry, self.line)
 
     def change(self, key: str, value: object) -> object:
-        """Set one of its settings and return what it was; it begins anew, with nothing counted.
+        """Set one of its settings and return what it was; it begins anew, but for what it counted.
 
         Raises
         ------
@@ -63,6 +63,7 @@ class TriggerRunner:
         try:
             entry = self.entry.changed(key, value)
             trigger = entry.build(self._skeleton, self._scale)
+            trigger.take_over(self._trigger)
         except InputError:
             raise
         except Exception as error:

@@ -100,11 +100,40 @@ def test_a_level_that_was_let_go_begins_at_its_least_again(tmp_path: Path, why: 
     assert levels[-4:] == [0.54, 0.0, 0.05, 0.06]
 
 
+@pytest.mark.parametrize(
+    ("limit", "fires"),
+    [
+        ("once_per_trial = true\n", [1]),
+        ("max_fires = 2\n", [1, 3]),
+        ("refractory_ms = 500.0\n", [1, 5]),
+    ],
+)
+def test_a_changed_setting_does_not_begin_to_count_anew(
+    tmp_path: Path, limit: str, fires: list[int]
+) -> None:
+    enter = ZONE.replace('when = "inside"', 'when = "enter"\npulse_ms = 1.0')
+    it = bench(tmp_path, enter + limit)
+    for i in range(6):
+        it.pose(IN if i % 2 else OUT, at_ms=200 * i)
+        if i % 2:
+            assert it.engine.set_parameter("zone", "hysteresis_px", float(i), it.now_ns) == []
+    assert [e.frame_id for e in it.events if e.kind == "fire"] == fires
+
+
+def test_a_level_let_go_by_a_change_keeps_its_refractory_time(tmp_path: Path) -> None:
+    it = bench(tmp_path, ZONE + "refractory_ms = 25.0\n")
+    it.pose(IN, at_ms=0)
+    assert it.engine.set_parameter("zone", "hysteresis_px", 5.0, it.now_ns) == []
+    for i in range(1, 6):
+        it.pose(IN, at_ms=10 * i)
+    assert [e.frame_id for e in it.events if e.kind == "fire"] == [0, 4]
+
+
 story = st.lists(
     st.tuples(
         st.sampled_from([10, 10, 10, 20, 270]),  # ms since the pose before
         st.sampled_from([IN, IN, IN, OUT, None]),
-        st.sampled_from(["", "", "", "", "trial", "end", "disarm", "arm", "late"]),
+        st.sampled_from(["", "", "", "", "trial", "end", "disarm", "arm", "late", "set"]),
     ),
     max_size=40,
 )
@@ -141,6 +170,8 @@ def test_no_rise_is_more_than_the_trigger_may(
                 it.engine.end_trial(it.now_ns)
             case "disarm":
                 it.engine.disarm("", it.now_ns)
+            case "set":
+                assert it.engine.set_parameter("zone", "hysteresis_px", 9.0, it.now_ns) == []
             case "arm" if not it.engine.armed:
                 it.engine.arm(it.now_ns)
         it.pose(place, at_ms=at_ms, late_ms=50.0 if then == "late" else 0.0)
