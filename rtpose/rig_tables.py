@@ -1,6 +1,6 @@
 """The tables of rig.toml that are not a plug-in's own: their keys, ranges and defaults."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,7 @@ from rtpose.interfaces import RigPath, Scale
 
 Pixels = Annotated[int, Field(ge=0, le=100_000, strict=True)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
+_DISARM_AFTER: Final = 3
 
 
 class _Table(BaseModel):
@@ -92,9 +93,17 @@ class LatencyTable(_Table):
 
     budget_ms: Annotated[float, Field(gt=0, le=10_000)] = 50.0
     policy: Literal["skip", "fire", "disarm"] = "skip"
-    disarm_after: Annotated[int, Field(ge=1, le=1_000_000)] = 3
+    disarm_after: Annotated[int, Field(ge=1, le=1_000_000)] = _DISARM_AFTER
     max_pose_gap_ms: Annotated[float, Field(gt=0, le=60_000)] = 250.0
     realtime: bool = True
+
+    @model_validator(mode="after")
+    def _would_disarm(self) -> Self:
+        if self.policy != "disarm" and self.disarm_after != _DISARM_AFTER:
+            raise ValueError(
+                f'disarm_after = {self.disarm_after} has a meaning with policy = "disarm" only'
+            )
+        return self
 
 
 class ArenaTable(_Table):

@@ -340,7 +340,7 @@ class AnyRun(RuleBasedStateMachine):
     def begin(self, policy: str, trials: str) -> None:
         path = self.folder / str(len(list(self.folder.iterdir())))
         path.mkdir()
-        latency = f'policy = "{policy}"\ndisarm_after = 2'
+        latency = f'policy = "{policy}"' + "\ndisarm_after = 2" * (policy == "disarm")
         self.it = Bench(path, RANDOM.format(latency=latency, experiment=trials))
         self.it.arm()
 
