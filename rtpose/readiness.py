@@ -38,7 +38,7 @@ class Readiness:
 
     def take_pose(self, pose: Pose, now: int) -> None:
         """Take note of a pose that was worked off at `now`."""
-        if now - pose.start_ns <= self._budget_ns:
+        if abs(now - pose.start_ns) <= self._budget_ns:  # a stamp far ahead says nothing of its age
             self._in_time_ns = now
         frame_id, arrival_ns = pose.frame_id, pose.arrival_ns
         if self._first is None or frame_id <= self._first[0]:

@@ -78,7 +78,8 @@ class LatencyTable(_Table):
     Attributes
     ----------
     budget_ms : float
-        A pose older than this when the trigger has decided may not act.
+        A pose older than this when the trigger has decided may not act, nor may one that is stamped
+        so far ahead of the clock.
     policy : {'skip', 'fire', 'disarm'}
         What happens then; the decision is counted, published and recorded in any case. ``skip``:
         nothing is sent. ``fire``: it acts all the same, and the event says so. ``disarm``: nothing
@@ -135,6 +136,15 @@ class ForecastTable(ForecastSettings):
     """
 
     output_delay_ms: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="after")
+    def _reaches_that_far(self) -> Self:
+        if self.output_delay_ms >= self.max_gap_ms:
+            raise ValueError(
+                f"output_delay_ms = {self.output_delay_ms:g} is beyond max_gap_ms = "
+                f"{self.max_gap_ms:g}: no keypoint would have a forecast"
+            )
+        return self
 
 
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]

@@ -427,6 +427,12 @@ OWN = "forecast = true\nprobability = 0.5"
             "'constant-velocity' or 'constant-acceleration'",
         ),
         ("output_delay_ms = 3.0", "output_delay_ms = -1", "forecast.output_delay_ms", "got -1"),
+        (
+            "output_delay_ms = 3.0",
+            "output_delay_ms = 200",
+            "forecast",
+            "beyond max_gap_ms = 200: no keypoint would have a forecast",
+        ),
         ("output_delay_ms = 3.0", "gate = 1", "forecast.gate", "greater than or equal to 4"),
         ("output_delay_ms = 3.0", "delay_ms = 1", "forecast.delay_ms", "did you mean"),
         ("px_per_mm = 2.5", "px_per_mm = 0", "arena.px_per_mm", "greater than 0, got 0"),
