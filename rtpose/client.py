@@ -368,7 +368,10 @@ class Commands:
         return self._ask("fire", line=line, width_ms=width_ms)
 
     def set_parameter(self, trigger: str, key: str, value: object) -> Reply:
-        """Change a setting of a trigger until the run ends; the trigger begins anew.
+        """Change a setting of a trigger until the run ends.
+
+        The trigger begins anew, but for what `refractory_ms`, `once_per_trial` and `max_fires`
+        count.
 
         Parameters
         ----------

@@ -42,7 +42,7 @@ class LatencyCompensation:
         self._outputs = {
             name: _Output(table, keypoints, round(table.output_delay_ms * 1e6)) for name in outputs
         }
-        self._sent: deque[tuple[str, int, int]] = deque(maxlen=_UNANSWERED)
+        self._sent: deque[tuple[Command, int]] = deque(maxlen=_UNANSWERED)
 
     def update(self, pose: Pose) -> None:
         """Take a pose, before any trigger looks at it, and judge what was forecast for its time."""
@@ -73,16 +73,19 @@ class LatencyCompensation:
     def take_command(self, command: Command, publish_ns: int) -> None:
         """Take note that a command is sent because of a pose."""
         if command.output in self._outputs:
-            self._sent.append((command.output, command.command_id, publish_ns))
+            self._sent.append((command, publish_ns))
 
     def take_ack(self, ack: Ack) -> None:
         """Learn how long the output took, from its answer."""
-        for sent in self._sent:
-            if sent[:2] == (ack.output, ack.command_id):
-                self._sent.remove(sent)
+        for index, (command, publish_ns) in enumerate(self._sent):
+            if (command.output, command.command_id) == (ack.output, ack.command_id):
+                del self._sent[index]
                 if ack.ok and ack.confirmed:
-                    acted_ns = ack.ack_ns if ack.device_ns is None else ack.device_ns
-                    self._outputs[ack.output].take_delay(acted_ns - sent[2])
+                    acted_ns = ack.ack_ns
+                    if ack.device_ns is not None:
+                        # The delay of a train is asked for, and not the output's own.
+                        acted_ns = ack.device_ns - command.delay_us * 1000
+                    self._outputs[ack.output].take_delay(acted_ns - publish_ns)
                 return
 
     def report(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -51,6 +51,17 @@ _TABLES = (
     "outputs",
     "triggers",
 )
+
+_ARRAY: Final = "must be an array, as in [..., ...]"
+_TABLE: Final = "must be a table, as in { key = 1 }"
+#: What pydantic says in the words of Python.
+_SHAPES: Final = {
+    "tuple_type": _ARRAY,
+    "list_type": _ARRAY,
+    "model_type": _TABLE,
+    "dict_type": _TABLE,
+    "mapping_type": _TABLE,
+}
 
 
 def load_rig(path: Path) -> Rig:
@@ -204,7 +215,8 @@ class _Reader:
                 elif detail["type"] == "missing":
                     self._problem(path, "missing", "this key is needed")
                 else:
-                    message = detail["msg"].removeprefix("Value error, ")
+                    message = _SHAPES.get(detail["type"]) or detail["msg"]
+                    message = message.removeprefix("Value error, ")
                     self._problem(path, f"{message}, got {detail['input']!r}")
             return None
 
@@ -303,6 +315,7 @@ class _Reader:
             )
         if common.train is not None:
             self._check_train(key, common, line, outputs[output_name])
+        self._check_dose(key, common, line)
         if common.yoked_to is not None and not Path(common.yoked_to).is_file():
             self._problem(f"{key}.yoked_to", f"no such file: {common.yoked_to}")
 
@@ -314,24 +327,32 @@ class _Reader:
             return
         if not output.plugin.takes_trains:
             self._problem(f"{key}.train", f"{output.common.type} outputs cannot time trains")
-        low_ms = train.period_ms - pulse_ms
-        if train.count > 1 and low_ms < line.refractory_ms:
+        # In whole microseconds, as it is sent.
+        delay_us, period_us, width_us, refractory_us = (
+            round(ms * 1000)
+            for ms in (train.delay_ms, train.period_ms, pulse_ms, line.refractory_ms)
+        )
+        low_us = period_us - width_us
+        if train.count > 1 and low_us < refractory_us:
             self._problem(
                 f"{key}.train.period_ms",
-                f"leaves {low_ms:g} ms between pulses",
+                f"leaves {low_us / 1000:g} ms between pulses",
                 f"at least {common.output}'s refractory_ms = {line.refractory_ms:g}",
             )
-        delay_us, period_us, width_us = (
-            round(ms * 1000) for ms in (train.delay_ms, train.period_ms, pulse_ms)
-        )
         length_us = delay_us + (train.count - 1) * period_us + width_us
         if length_us > MAX_TRAIN_US:
             self._problem(
                 f"{key}.train", f"lasts {length_us / 1e6:g} s", f"at most {MAX_TRAIN_US / 1e6:g} s"
             )
-        if line.dose_ms is not None and train.count * pulse_ms > line.dose_ms:
+
+    def _check_dose(self, key: str, common: TriggerCommon, line: LineConfig) -> None:
+        if common.pulse_ms is None or line.dose_ms is None:
+            return
+        count = 1 if common.train is None else common.train.count
+        high_us = count * round(common.pulse_ms * 1000)
+        if high_us > round(line.dose_ms * 1000):
             self._problem(
-                f"{key}.train",
-                f"is high for {train.count * pulse_ms:g} ms",
+                f"{key}.{'pulse_ms' if common.train is None else 'train'}",
+                f"is high for {high_us / 1000:g} ms",
                 f"at most {common.output}'s dose_ms = {line.dose_ms:g}",
             )

@@ -92,6 +92,8 @@ class Decider:
             self._doing(label)
             moment = None
             try:
+                if self._experiment.in_trial:  # what is let go before or after acts on nothing
+                    runner.look_after_line()
                 seen, forecast_ns = self._seen(runner, pose)
                 decision = runner.update(seen)
                 if decision is _NOTHING or (decision is _LOW and not self._lets_go(runner)):
@@ -126,7 +128,7 @@ class Decider:
     def _lets_go(self, runner: TriggerRunner) -> bool:
         """Take note that a trigger wants its line low; return whether it holds it high."""
         line = runner.line
-        runner.complaint = ""
+        runner.complaint, runner.holds = "", False
         if line.holder != runner.name:
             return False
         line.used_up = ""
@@ -143,7 +145,7 @@ class Decider:
         rises = decision is Decision.FIRE or not line.is_high_by(runner.name)
         if not rises and not self._needs_another_level(runner):
             return True  # it is high already
-        late = moment.decide_ns - moment.pose.start_ns > self._budget_ns
+        late = self._lateness(moment)
         reason = self._refusal(runner, decision, moment, late=late, rises=rises)
         if reason is not None:
             self._refuse(runner, decision, moment, *reason)
@@ -161,14 +163,20 @@ class Decider:
         return line.limits.levels and abs(runner.strength() - line.strength) >= LEVEL_STEP
 
     def _refusal(
-        self, runner: TriggerRunner, decision: Decision, moment: Moment, *, late: bool, rises: bool
+        self,
+        runner: TriggerRunner,
+        decision: Decision,
+        moment: Moment,
+        *,
+        late: str | None,
+        rises: bool,
     ) -> tuple[EventKind, str] | None:
         if not runner.actuator.armed:
             return "refused", "not armed"
         if moment.pose.repeated_ns > self._max_gap_ns:
             return "refused", "the camera has repeated one picture for more than max_pose_gap_ms"
-        if late and self._latency.policy != "fire":
-            return "overrun", self._lateness
+        if late is not None and self._latency.policy != "fire":
+            return "overrun", late
         if not rises:
             return None
         if decision is Decision.HIGH:
@@ -192,14 +200,19 @@ class Decider:
         runner.complaint = detail if decision is Decision.HIGH else ""
         self.overruns_in_a_row += kind == "overrun"
 
-    @property
-    def _lateness(self) -> str:
-        return f"the pose is older than budget_ms = {self._latency.budget_ms:g}"
+    def _lateness(self, moment: Moment) -> str | None:
+        """Say why nothing may be done on a pose of this age, or return None."""
+        age_ns, budget = moment.decide_ns - moment.pose.start_ns, self._latency.budget_ms
+        if age_ns > self._budget_ns:
+            return f"the pose is older than budget_ms = {budget:g}"
+        if age_ns < -self._budget_ns:  # a camera's clock gone wrong: how old it is, nobody knows
+            return f"the pose's stamp is ahead of the clock by more than budget_ms = {budget:g}"
+        return None
 
     def _switch_on(
-        self, runner: TriggerRunner, decision: Decision, moment: Moment, *, late: bool
+        self, runner: TriggerRunner, decision: Decision, moment: Moment, *, late: str | None
     ) -> None:
-        held = decision is Decision.HIGH
+        held = runner.holds = decision is Decision.HIGH
         withheld, draw = self._experiment.withheld(runner.entry)
         longest_us = runner.line.longest_level_us(moment.decide_ns)
         command_id = self._switchboard.next_command_id()
@@ -207,9 +220,9 @@ class Decider:
         if self._compensation is not None and withheld is None:
             self._compensation.take_command(command, moment.pose.publish_ns)
         words = runner.describe()
-        if late:
+        if late is not None:
             self._counters["overruns"] += 1
-            words = f"OVERRUN: {self._lateness}; {words}"
+            words = f"OVERRUN: {late}; {words}"
         self._counters["fires" if withheld is None else "withheld"] += 1
         self._switchboard.switch_on(
             runner.line,

@@ -12,7 +12,7 @@ from rtpose.decider import Decider
 from rtpose.errors import InputError, NotReadyError, OutputError
 from rtpose.events import EventRecord
 from rtpose.experiment import Experiment, Happening
-from rtpose.messages import Ack, Command, InputEvent, Pose, Request, Withheld
+from rtpose.messages import Ack, Command, InputEvent, Pose, Request
 from rtpose.readiness import Readiness
 from rtpose.rig import Rig
 from rtpose.skeleton import Skeleton
@@ -312,7 +312,7 @@ class Engine:
             self._counters["refusals"] += 1
             self._record.tell("refused", now, trigger=runner.name, detail=f"{words}: {reason}")
             return
-        withheld: Withheld | None = "baseline" if self._rig.experiment.baseline else None
+        withheld = self._experiment.repeats_withheld
         self._counters["fires" if withheld is None else "withheld"] += 1
         self._switchboard.switch_on(
             line,

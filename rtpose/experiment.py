@@ -161,6 +161,13 @@ class Experiment:
         draw = self._draw(f"trigger {entry.name}")
         return (None if draw < common.probability else "probability"), draw
 
+    @property
+    def repeats_withheld(self) -> Withheld | None:
+        """Why what is repeated from another run must not act now, or None if it may."""
+        if self._table.baseline:
+            return "baseline"
+        return "catch" if self.in_trial and self._catch else None
+
 
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)

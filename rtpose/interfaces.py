@@ -203,6 +203,20 @@ class Trigger(ABC):
         called where another level was refused to a line that is high.
         """
 
+    def let_go(self) -> None:  # noqa: B027 - most count nothing
+        """Take note that the line fell though the last decision was HIGH; called before `update`.
+
+        Control let go of it: no fresh poses came, a trial or a session began. Another HIGH is
+        another rise. Not called where the line used up what it may be high: there the next rise
+        waits for a LOW.
+        """
+
+    def take_over(self, before: "Trigger") -> None:  # noqa: B027 - most count nothing
+        """Go on counting where another one of its class stopped, of which a setting was changed.
+
+        Called after `prepare`. What a setting says of a trial or a session holds for all of it.
+        """
+
     def delay_ms(self, rate_hz: float) -> float:
         """Return by how much its filter delays poses at a frame rate, 0 without a filter."""
         return 0.0

@@ -40,7 +40,7 @@ class Readiness:
     def take_pose(self, pose: Pose, now: int) -> None:
         """Take note of a pose that was worked off at `now`."""
         self._repeated_ns = pose.repeated_ns
-        if now - pose.start_ns <= self._budget_ns:
+        if abs(now - pose.start_ns) <= self._budget_ns:  # a stamp far ahead says nothing of its age
             # A picture that comes again tells no more than it did when it was new.
             in_time_ns = now - pose.repeated_ns
             self._in_time_ns = max(in_time_ns, self._in_time_ns or in_time_ns)

@@ -1,6 +1,6 @@
 """The tables of rig.toml that are not a plug-in's own: their keys, ranges and defaults."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,7 @@ from rtpose.interfaces import RigPath, Scale
 
 Pixels = Annotated[int, Field(ge=0, le=100_000, strict=True)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
+_DISARM_AFTER: Final = 3
 
 
 class _Table(BaseModel):
@@ -77,7 +78,8 @@ class LatencyTable(_Table):
     Attributes
     ----------
     budget_ms : float
-        A pose older than this when the trigger has decided may not act.
+        A pose older than this when the trigger has decided may not act, nor may one that is stamped
+        so far ahead of the clock.
     policy : {'skip', 'fire', 'disarm'}
         What happens then; the decision is counted, published and recorded in any case. ``skip``:
         nothing is sent. ``fire``: it acts all the same, and the event says so. ``disarm``: nothing
@@ -93,9 +95,17 @@ class LatencyTable(_Table):
 
     budget_ms: Annotated[float, Field(gt=0, le=10_000)] = 50.0
     policy: Literal["skip", "fire", "disarm"] = "skip"
-    disarm_after: Annotated[int, Field(ge=1, le=1_000_000)] = 3
+    disarm_after: Annotated[int, Field(ge=1, le=1_000_000)] = _DISARM_AFTER
     max_pose_gap_ms: Annotated[float, Field(gt=0, le=60_000)] = 250.0
     realtime: bool = True
+
+    @model_validator(mode="after")
+    def _would_disarm(self) -> Self:
+        if self.policy != "disarm" and self.disarm_after != _DISARM_AFTER:
+            raise ValueError(
+                f'disarm_after = {self.disarm_after} has a meaning with policy = "disarm" only'
+            )
+        return self
 
 
 class ArenaTable(_Table):
@@ -127,6 +137,15 @@ class ForecastTable(ForecastSettings):
     """
 
     output_delay_ms: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="after")
+    def _reaches_that_far(self) -> Self:
+        if self.output_delay_ms >= self.max_gap_ms:
+            raise ValueError(
+                f"output_delay_ms = {self.output_delay_ms:g} is beyond max_gap_ms = "
+                f"{self.max_gap_ms:g}: no keypoint would have a forecast"
+            )
+        return self
 
 
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]

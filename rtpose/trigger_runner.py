@@ -31,6 +31,8 @@ class TriggerRunner:
         The last reason why a level was not given, so that it is said once and not with every pose.
     failure : str
         Why the trigger is disabled; empty while it works.
+    holds : bool
+        Its last decision that reached the line holds that high, as far as the trigger knows.
     """
 
     def __init__(
@@ -44,13 +46,14 @@ class TriggerRunner:
         self.line: Line = actuator.shadow(name) if yoked else actuator.lines[name]
         self.complaint = ""
         self.failure = ""
+        self.holds = False
         self._skeleton = skeleton
         self._scale = scale
         self._trigger = entry.build(skeleton, scale)
         self._pulses = _pulses(entry, self.line)
 
     def change(self, key: str, value: object) -> object:
-        """Set one of its settings and return what it was; it begins anew, with nothing counted.
+        """Set one of its settings and return what it was; it begins anew, but for what it counted.
 
         Raises
         ------
@@ -60,6 +63,7 @@ class TriggerRunner:
         try:
             entry = self.entry.changed(key, value)
             trigger = entry.build(self._skeleton, self._scale)
+            trigger.take_over(self._trigger)
         except InputError:
             raise
         except Exception as error:
@@ -71,6 +75,7 @@ class TriggerRunner:
         before: object = getattr(self.entry.settings, key)
         self.entry, self._trigger = entry, trigger
         self.complaint = self.failure = ""
+        self.holds = False
         return before
 
     def update(self, pose: Pose) -> Decision:
@@ -86,6 +91,13 @@ class TriggerRunner:
     def refused(self) -> None:
         """Tell it that its decision did not reach the line; raises as `update` does."""
         self._guarded(self._trigger.refused)
+
+    def look_after_line(self) -> None:
+        """Tell it if control let go of the line that it holds; raises as `update` does."""
+        # What is used up stays asked for until the condition ends.
+        if self.holds and not self.line.used_up and not self.line.is_high_by(self.name):
+            self.holds = False
+            self._guarded(self._trigger.let_go)
 
     def start_session(self) -> None:
         """Tell it that the rig was armed; raises as `update` does."""

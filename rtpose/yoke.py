@@ -4,12 +4,16 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rtpose.errors import ConfigError, InputError, Problem
 from rtpose.interfaces import LineConfig
 from rtpose.messages import Command, TriggerEvent
 from rtpose.rig import Rig
 from rtpose.run_log import read_log
+
+#: Of a session: every output is made safe.
+_ENDS: Final = frozenset({"disarmed", "estop", "stopped", "output-failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class YokedAct:
 def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
     """Return what a trigger sent in the first session of a run, from arming to disarming.
 
+    What was still high at the end fell then, and falls then here.
+
     Parameters
     ----------
     path : Path
@@ -50,30 +56,42 @@ def read_yoked_acts(path: Path, trigger: str) -> list[YokedAct]:
         events = [message for message in read_log(path) if isinstance(message, TriggerEvent)]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    armed_ns: int | None = None
-    acts: list[YokedAct] = []
-    line: tuple[str, str] | None = None
-    for event in events:
-        if event.kind == "armed":
-            armed_ns = event.decide_ns
-        elif armed_ns is None:
-            continue
-        elif event.kind in ("disarmed", "estop", "stopped"):
-            break
-        elif event.command is not None and event.command_ns is not None:
-            target = (event.command.output, event.command.line)
-            # Control lets go of a line on its own clock without naming the trigger.
-            if event.trigger == trigger or (target == line and event.command.action == "off"):
-                line = target
-                offset_ns = event.command_ns - armed_ns
-                acts.append(YokedAct(offset_ns, event.command, event.kind == "level-set"))
+    armed_ns = next((event.decide_ns for event in events if event.kind == "armed"), None)
     if armed_ns is None:
         raise InputError(f"{path}: that run was never armed")
+    acts = list(_acts(events, trigger, armed_ns))
     if not acts:
         names = sorted({e.trigger for e in events if e.trigger and e.command is not None})
         known = f"; {', '.join(names)} did" if names else ""
         raise InputError(f"{path}: trigger {trigger!r} sent nothing in that run{known}")
     return acts
+
+
+def _acts(events: Sequence[TriggerEvent], trigger: str, armed_ns: int) -> Iterator[YokedAct]:
+    last: Command | None = None
+    for event in events:
+        if event.decide_ns < armed_ns:
+            continue
+        if event.kind in _ENDS or (event.kind == "trigger-failed" and event.trigger == trigger):
+            # Made safe: that its line fell is no command there.
+            if last is not None and last.action != "off":
+                last = _off(last)
+                yield YokedAct(event.decide_ns - armed_ns, last, changes=False)
+            if event.kind in _ENDS:
+                return
+        elif event.command is not None and event.command_ns is not None:
+            command = event.command
+            here = last is not None and (last.output, last.line) == (command.output, command.line)
+            # Control lets go of a line on its own clock without naming the trigger.
+            if event.trigger == trigger or (here and command.action == "off"):
+                last = command
+                yield YokedAct(event.command_ns - armed_ns, last, event.kind == "level-set")
+
+
+def _off(command: Command) -> Command:
+    return Command(
+        command_id=command.command_id, output=command.output, line=command.line, action="off"
+    )
 
 
 def read_all_yoked_acts(rig: Rig) -> dict[str, list[YokedAct]]:

@@ -36,6 +36,12 @@ class DistanceOfSettings(PlaceSettings, QuantitySettings):
     UNITS: ClassVar[tuple[str, ...]] = ("px", "mm")
     keypoint: Keypoint
 
+    @model_validator(mode="after")
+    def _is_elsewhere(self) -> Self:
+        if self.keypoint == self.to_keypoint:
+            raise ValueError(f"keypoint and to_keypoint are both {self.keypoint!r}")
+        return self
+
     @property
     def span(self) -> tuple[float, float]:
         """At least 0, but for the distance to a region."""
@@ -70,17 +76,6 @@ class DistanceSettings(DistanceOfSettings, QuantityBoundSettings):
     above_mm: Signed | None = None
     below_mm: Signed | None = None
     hysteresis_mm: Positive | None = None
-
-    @model_validator(mode="after")
-    def _can_be_met(self) -> Self:
-        if self.shape() is not None:
-            return self
-        above, below, _ = self._bounds(self.unit)
-        if (above is not None and above < 0) or (below is not None and below <= 0):
-            raise ValueError(
-                "only the distance to a region can be negative: above is at least 0, below more"
-            )
-        return self
 
 
 class Distance(Quantity):

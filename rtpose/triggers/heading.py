@@ -1,9 +1,9 @@
 """``heading``: the line from one keypoint to another points in a direction of the picture."""
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rtpose.interfaces import Scale, Settings
 from rtpose.skeleton import Skeleton
@@ -32,6 +32,12 @@ class AxisSettings(Settings):
 
     back: Keypoint
     front: Keypoint
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.back == self.front:
+            raise ValueError(f"back and front are both {self.back!r}: that is no axis")
+        return self
 
 
 class DirectionSettings(AxisSettings, QuantitySettings):

@@ -32,6 +32,12 @@ class SightSettings(AxisSettings, PlaceSettings, QuantitySettings):
 
     UNITS: ClassVar[tuple[str, ...]] = ("deg",)
 
+    @model_validator(mode="after")
+    def _is_beside_the_axis(self) -> Self:
+        if self.to_keypoint in (self.back, self.front):
+            raise ValueError(f"to_keypoint = {self.to_keypoint!r} is an end of the axis itself")
+        return self
+
     @property
     def span(self) -> tuple[float, float]:
         """Half a turn."""

@@ -249,7 +249,7 @@ class ProportionalTrigger(SampleTrigger):
         """Begin anew with the next pose: the line is low."""
         self._slew.switch_off()
 
-    def start_trial(self) -> None:
+    def let_go(self) -> None:
         """Begin anew: control has let go of the line."""
         self._slew.switch_off()
 

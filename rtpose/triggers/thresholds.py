@@ -168,6 +168,19 @@ def quantity_words(words: str, value: float | None, unit: str) -> str:
 class QuantityBoundSettings(QuantitySettings, BoundSettings):
     """Base of the settings of a quantity and of the thresholds that it is compared with."""
 
+    @model_validator(mode="after")
+    def _divides_what_can_be(self) -> Self:
+        (least, most), unit = self.span, self.unit
+        above, below, _ = self._bounds(unit)
+        wrong = "" if above is None or least <= above < most else f"above_{unit} = {above:g}"
+        if below is not None and below <= least:
+            wrong = f"below_{unit} = {below:g}"
+        if wrong and unit in self.units:
+            raise ValueError(
+                f"{wrong} can make no difference: the number is always {least:g} to {most:g}"
+            )
+        return self
+
 
 class QuantityCondition(Condition):
     """A quantity against a threshold.

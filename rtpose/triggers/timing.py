@@ -75,7 +75,9 @@ class MissingPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Count:
+class Count:
+    """What `Limits` count: actions of the session, whether one was in the trial, when to rest."""
+
     session: int = 0
     in_trial: bool = False
     quiet_until_ns: int | None = None
@@ -92,18 +94,22 @@ class Limits:
     max_fires : int or None
         Per session.
     once_per_trial : bool
+
+    Attributes
+    ----------
+    count : Count
     """
 
     def __init__(self, refractory_ns: int, max_fires: int | None, once_per_trial: bool) -> None:
         self._refractory_ns = refractory_ns
         self._max_fires = max_fires
         self._once_per_trial = once_per_trial
-        self._count = _Count()
-        self._undo: _Count | None = None
+        self.count = Count()
+        self._undo: Count | None = None
 
     def allow(self, start_ns: int) -> bool:
         """Return whether an action may begin at a pose."""
-        count = self._count
+        count = self.count
         return (
             (count.quiet_until_ns is None or start_ns >= count.quiet_until_ns)
             and (self._max_fires is None or count.session < self._max_fires)
@@ -112,12 +118,12 @@ class Limits:
 
     def begin(self, start_ns: int) -> None:
         """Count an action that begins, and the refractory time as if it ended at once."""
-        count = self._undo = self._count
-        self._count = _Count(count.session + 1, True, start_ns + self._refractory_ns)
+        count = self._undo = self.count
+        self.count = Count(count.session + 1, True, start_ns + self._refractory_ns)
 
     def end(self, start_ns: int) -> None:
         """Take note that an action that lasted ends."""
-        self._count = replace(self._count, quiet_until_ns=start_ns + self._refractory_ns)
+        self.count = replace(self.count, quiet_until_ns=start_ns + self._refractory_ns)
 
     def settle(self) -> None:
         """Let what was counted stand: from now on it is too late to take it back."""
@@ -127,20 +133,20 @@ class Limits:
         """Count out what was counted just now; return whether there was anything."""
         if self._undo is None:
             return False
-        self._count, self._undo = self._undo, None
+        self.count, self._undo = self._undo, None
         return True
 
     def start_session(self) -> None:
         """Count anew; the refractory time goes on."""
         self.settle()
-        self._count = _Count(quiet_until_ns=self._count.quiet_until_ns)
+        self.count = Count(quiet_until_ns=self.count.quiet_until_ns)
 
     def start_trial(self) -> None:
         """Count the trial's actions anew."""
         self.settle()
-        self._count = replace(self._count, in_trial=False)
+        self.count = replace(self.count, in_trial=False)
 
     def time_went_back(self, start_ns: int) -> None:
         """Take the whole refractory time from here on, if anything happened before."""
-        if self._count.quiet_until_ns is not None:
+        if self.count.quiet_until_ns is not None:
             self.end(start_ns)

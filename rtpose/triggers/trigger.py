@@ -13,7 +13,7 @@ from rtpose.skeleton import Skeleton
 from rtpose.triggers.condition import Condition, ConditionSettings, Milliseconds
 from rtpose.triggers.gates import GateSettings, Paths
 from rtpose.triggers.sample import Sample, unpacked
-from rtpose.triggers.timing import Dwell, Limits
+from rtpose.triggers.timing import Count, Dwell, Limits
 
 _LONGEST_WORDS = 200
 # Looked up once: members of an enumeration cost a call each time.
@@ -49,6 +49,8 @@ class TriggerSettings(GateSettings, ConditionSettings):
         At most once between two starts of trials. The session begins with a trial.
     max_fires : int, optional
         At most so many pulses, or rises of the line, per session.
+
+    Where a client changes a setting, these three go on counting; all else begins anew.
     """
 
     when: str
@@ -170,6 +172,7 @@ class ConditionTrigger(SampleTrigger):
         self._wanted = False  # whether what `when` waits for held in the last pose that told
         self._open = False  # whether it did not hold at some time before, so that it may begin
         self._on = False  # whether a level is high, as far as this trigger knows
+        self._was_let_go = False  # by control, since the last pose
 
     # ----------------------------------------------------------------------------- the contract
 
@@ -181,6 +184,9 @@ class ConditionTrigger(SampleTrigger):
     def _decide(self, sample: Sample) -> Decision:
         start_ns = sample.start_ns
         self._limits.settle()
+        if self._was_let_go:
+            self._was_let_go = False
+            self._end(start_ns)
         met = self._condition.update(sample)
         if met is None:
             return self._on_missing(start_ns)
@@ -193,6 +199,10 @@ class ConditionTrigger(SampleTrigger):
         if self._limits.take_back():
             self._on = False
 
+    def let_go(self) -> None:
+        """Count the next high level as another one."""
+        self._was_let_go = True
+
     def start_session(self) -> None:
         """Count `max_fires` and `once_per_trial` anew."""
         self._limits.start_session()
@@ -200,6 +210,17 @@ class ConditionTrigger(SampleTrigger):
     def start_trial(self) -> None:
         """Count `once_per_trial` anew."""
         self._limits.start_trial()
+
+    @property
+    def counted(self) -> tuple[int | None, Count, bool]:
+        """Time of the last pose, what the limits count, and whether a level is high."""
+        return self._last_ns, self._limits.count, self._on
+
+    def take_over(self, before: Trigger) -> None:
+        """Go on with the counts and the refractory time of another one."""
+        if isinstance(before, ConditionTrigger):
+            self._last_ns, self._limits.count, self._on = before.counted
+            self._was_let_go = self._on
 
     @property
     def momentary(self) -> bool:

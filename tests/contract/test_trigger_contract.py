@@ -202,6 +202,8 @@ class TriggerContract:
             assert isinstance(decision, Decision)
             if i % 3 == 0:
                 trigger.refused()
+            if i % 7 == 0 and decision is Decision.HIGH:
+                trigger.let_go()
             if i % 50 == 10:
                 trigger.start_trial()
             if i % 100 == 20:

@@ -184,6 +184,16 @@ def test_the_delay_is_when_the_device_acted_or_else_when_it_answered() -> None:
     assert compensation.report()["out"]["delays_measured"] == 2
 
 
+def test_the_delay_that_a_train_was_given_is_not_the_outputs_own() -> None:
+    compensation = LatencyCompensation(ForecastTable(output_delay_ms=7.0), 1, ["out"])
+    train = command(1).model_copy(
+        update={"action": "train", "count": 2, "period_us": 1000, "delay_us": 500_000}
+    )
+    compensation.take_command(train, publish_ns=100 * MS)
+    compensation.take_ack(ack(1, 101 * MS, device_ns=609 * MS))
+    assert compensation.report()["out"]["delay_ms"] == 9.0
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -408,6 +408,7 @@ OWN = "forecast = true\nprobability = 0.5"
             "experiment",
             "inter_trial_s = [10.0, 5.0] must be least, most",
         ),
+        (INTERVAL, "inter_trial_s = 5", "experiment.inter_trial_s", "must be an array, as in ["),
         (INTERVAL, "inter_trial_s = [5]", "experiment.inter_trial_s.1", "this key is needed"),
         (INTERVAL, "inter_trial_s = [0, 5]", "experiment.inter_trial_s.0", "greater than 0, got 0"),
         ("max_trials = 12", "max_trials = 0", "experiment.max_trials", "got 0"),
@@ -426,6 +427,12 @@ OWN = "forecast = true\nprobability = 0.5"
             "'constant-velocity' or 'constant-acceleration'",
         ),
         ("output_delay_ms = 3.0", "output_delay_ms = -1", "forecast.output_delay_ms", "got -1"),
+        (
+            "output_delay_ms = 3.0",
+            "output_delay_ms = 200",
+            "forecast",
+            "beyond max_gap_ms = 200: no keypoint would have a forecast",
+        ),
         ("output_delay_ms = 3.0", "gate = 1", "forecast.gate", "greater than or equal to 4"),
         ("output_delay_ms = 3.0", "delay_ms = 1", "forecast.delay_ms", "did you mean"),
         ("px_per_mm = 2.5", "px_per_mm = 0", "arena.px_per_mm", "greater than 0, got 0"),
@@ -438,6 +445,24 @@ def test_one_problem_of_an_experiment_names_its_key_and_what_is_allowed(
     found = problems(tmp_path, FULL.replace(old, new))
     assert list(found) == [key]
     assert words in found[key]
+
+
+def test_a_pulse_that_no_dose_would_ever_allow_is_refused(tmp_path: Path) -> None:
+    text = FULL.replace(TRAIN, "").replace("dose_ms = 500", "dose_ms = 4")
+    found = problems(tmp_path, text)
+    assert list(found) == ["triggers.zone.pulse_ms"]
+    assert "is high for 5 ms (at most board.laser's dose_ms = 4)" in found["triggers.zone.pulse_ms"]
+
+
+def test_numbers_that_binary_fractions_only_come_near_to_are_taken(tmp_path: Path) -> None:
+    text = FULL.replace("pulse_ms = 5", "pulse_ms = 0.1").replace("dose_ms = 500", "dose_ms = 0.3")
+    text = text.replace(TRAIN, "train = { count = 3, period_ms = 20.1 }")
+    assert load_rig(write(tmp_path, text)).triggers["zone"].common.train is not None
+
+
+def test_what_would_disarm_is_refused_where_nothing_would(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD + '[latency]\npolicy = "skip"\ndisarm_after = 5\n')
+    assert 'disarm_after = 5 has a meaning with policy = "disarm" only' in found["latency"]
 
 
 @given(

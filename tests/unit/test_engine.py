@@ -168,6 +168,43 @@ def test_an_edge_of_another_input_is_counted_and_stops_nothing(tmp_path: Path) -
     assert it.counters["inputs"] == 1
 
 
+# ------------------------------------------------------------------------------------ the budget
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "words"),
+    [
+        (20.0, None),
+        (20.001, "the pose is older than budget_ms = 20"),
+        (-20.0, None),
+        (-20.001, "the pose's stamp is ahead of the clock by more than budget_ms = 20"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["skip", "fire"])
+def test_a_pose_whose_age_is_not_within_the_budget_may_not_act(
+    tmp_path: Path, policy: str, age_ms: float, words: str | None
+) -> None:
+    tables = TABLES.replace("[latency]", f'[latency]\npolicy = "{policy}"').format(zone=PULSES)
+    it = Bench(tmp_path, tables)
+    it.arm()
+    it.pose(FIRE, age_ms=age_ms)
+    (event,) = [e for e in it.events if e.kind in ("fire", "overrun")]
+    assert event.kind == ("fire" if policy == "fire" or words is None else "overrun")
+    assert words is None or words in event.detail
+    assert it.counters["overruns"] == (words is not None)
+
+
+def test_poses_from_the_future_do_not_keep_a_line_high(tmp_path: Path) -> None:
+    it = Bench(tmp_path, TABLES.replace("60000.0", "30.0").format(zone=""))
+    it.arm()
+    it.pose(HIGH)
+    for _ in range(4):
+        it.wait(10)
+        it.pose(HIGH, age_ms=-1000.0)
+    assert it.out.commands() == ["on", "off"]
+    assert "stale" in it.kinds()
+
+
 # ---------------------------------------------------------------------------------- what fails
 
 HOOKS = ["start_session", "start_trial", "update", "refused"]
@@ -368,7 +405,7 @@ class AnyRun(RuleBasedStateMachine):
     def begin(self, policy: str, trials: str) -> None:
         path = self.folder / str(len(list(self.folder.iterdir())))
         path.mkdir()
-        latency = f'policy = "{policy}"\ndisarm_after = 2'
+        latency = f'policy = "{policy}"' + "\ndisarm_after = 2" * (policy == "disarm")
         self.it = Bench(path, RANDOM.format(latency=latency, experiment=trials))
         self.it.arm()
 

@@ -138,12 +138,12 @@ def test_where_time_goes_back_or_stands_still_it_begins_anew(start_ms: float) ->
     assert levels(trigger, [None], start_ms=start_ms - 100) == ["low"]
 
 
-def test_what_was_refused_begins_anew_and_so_does_a_trial() -> None:
+def test_what_was_refused_or_let_go_begins_anew() -> None:
     trigger = proportional(slew_per_s=10, min_level=0.05)
     assert levels(trigger, [100, 100]) == [0.05, 0.15]
     trigger.refused()
     assert levels(trigger, [100, 100], start_ms=20) == [0.05, 0.15]
-    trigger.start_trial()
+    trigger.let_go()
     assert levels(trigger, [100], start_ms=40) == [0.05]
 
 
@@ -229,7 +229,7 @@ story = st.lists(
         # Milliseconds since the pose before; now and then time goes back.
         st.one_of(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(-30, 0)),
         st.one_of(st.none(), st.integers(0, 200), st.integers(0, 200)),
-        st.sampled_from(["", "", "", "", "refused", "trial"]),
+        st.sampled_from(["", "", "", "", "refused", "let go"]),
     ),
     max_size=40,
 )
@@ -261,8 +261,8 @@ def test_every_level_is_the_one_that_it_must_be(
         if then == "refused" and letter == "H":
             trigger.refused()
             reference.begin_anew()
-        elif then == "trial":
-            trigger.start_trial()
+        elif then == "let go":
+            trigger.let_go()
             reference.begin_anew()
 
 

@@ -107,6 +107,11 @@ TRIGGERS = {
     "window_ms = 40.0 } }]",
     "cut": f'type = "region"\nkeypoint = "snout"\n{LEFT}\nwhen = "enter"\npulse_ms = 18.0\n'
     'missing = "safe"\nmax_fires = 4\noutput = "out.valve"',
+    "guarded": f'type = "region"\nkeypoint = "snout"\n{LEFT}\nwhen = "inside"\nmax_fires = 3\n'
+    'once_per_trial = true\nrefractory_ms = 10.0\nhysteresis_px = 2.0\noutput = "out.tone"',
+    "dimmer": 'type = "proportional"\nfrom_px = [0.0, 60.0]\nslew_per_s = 5.0\n'
+    'missing = "hold"\nhold_ms = 20.0\noutput = "out.laser"\n'
+    'quantity = { type = "distance", keypoint = "snout", point = { x_px = 0.0, y_px = 0.0 } }',
     "steps": 'type = "scripted_rig:Steps"\nabove_px = 10.0\noutput = "out.laser"',
     "moody": 'type = "scripted_rig:Moody"\npulse_ms = 3.0\noutput = "out.laser"',
     "yoked": f'type = "region"\nkeypoint = "snout"\n{LEFT}\nwhen = "inside"\n'

@@ -223,10 +223,51 @@ def test_distance_to_a_point_and_to_a_border() -> None:
 
 @pytest.mark.parametrize("bound", [{"below_px": 0}, {"above_px": -1}, {"below_mm": -1}])
 def test_a_distance_to_a_point_is_never_negative(bound: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="only the distance to a region can be negative"):
+    with pytest.raises(
+        ValidationError, match="can make no difference: the number is always 0 to inf"
+    ):
         condition("distance", keypoint="snout", point={"x_px": 0, "y_px": 0}, **bound)
     with pytest.raises(ValidationError, match="exactly one of to_keypoint, point"):
         condition("distance", keypoint="snout", below_px=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("angle", {"joint": "neck", "ends": ["snout", "tailbase"], "above_deg": 180}, "0 to 180"),
+        ("angle", {"joint": "neck", "ends": ["snout", "tailbase"], "below_deg": 0}, "0 to 180"),
+        (
+            "posture",
+            {
+                "keypoints": ["snout", "neck", "tailbase"],
+                "measure": "straightness",
+                "above_ratio": 1,
+            },
+            "above_ratio = 1 can make no difference: the number is always 0 to 1",
+        ),
+        (
+            "posture",
+            {"keypoints": ["snout", "neck"], "measure": "length", "above_ratio": 1},
+            "length has thresholds in px or mm, not in ratio",
+        ),
+        ("distance", {"keypoint": "neck", "to_keypoint": "neck", "below_px": 3}, "both 'neck'"),
+        (
+            "heading",
+            {"back": "neck", "front": "neck", "towards_deg": 0, "within_deg": 9},
+            "no axis",
+        ),
+        (
+            "looking",
+            {"back": "neck", "front": "snout", "to_keypoint": "neck", "within_deg": 9},
+            "to_keypoint = 'neck' is an end of the axis itself",
+        ),
+    ],
+)
+def test_what_could_never_be_met_is_refused(
+    kind: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        condition(kind, **settings)
 
 
 def test_posture() -> None:

@@ -372,7 +372,9 @@ class Reference:
             and not (self.once and any(t == trial for _, t in self.done))
         )
 
-    def decide(self, at_ms: int, inside: bool | None, trial: int) -> str:
+    def decide(self, at_ms: int, inside: bool | None, trial: int, *, let_go: bool) -> str:
+        if let_go and self.on:
+            self.on, self.free_from_ms = False, at_ms + self.refractory_ms
         self.history.append((at_ms, None if inside is None else inside == self.sense))
         i = len(self.history) - 1
         low = "L" if self.level or (inside is None and self.missing == "safe") else "."
@@ -409,7 +411,7 @@ story = st.lists(
     st.tuples(
         st.integers(1, 30),  # ms since the pose before
         st.sampled_from([IN, IN, OUT, None]),
-        st.integers(0, 9).map(lambda n: n == 0),  # a trial starts before it
+        st.sampled_from(["trial", "let go", *[""] * 8]),  # what happens before it
     ),
     max_size=40,
 )
@@ -417,24 +419,27 @@ story = st.lists(
 
 @given(st.sampled_from([*EDGES, *LEVELS]), policies, limits, story)
 def test_every_trigger_fires_at_the_pose_it_must(
-    when: str, policy: dict[str, Any], limit: dict[str, Any], walk: list[tuple[int, Place, bool]]
+    when: str, policy: dict[str, Any], limit: dict[str, Any], walk: list[tuple[int, Place, str]]
 ) -> None:
     trigger, reference = region(when, **policy, **limit), Reference(when, {**policy, **limit})
     at_ms, trial = 0, 0
     decisions, expected = "", ""
-    for step_ms, place, new_trial in walk:
+    for step_ms, place, before in walk:
         at_ms += step_ms
-        if new_trial:
+        if before == "trial":
             trial += 1
             trigger.start_trial()
+        elif before == "let go":
+            trigger.let_go()
         decisions += letter(trigger.update(make_pose(place, at_ms=at_ms)))
-        expected += reference.decide(at_ms, None if place is None else place == IN, trial)
+        inside = None if place is None else place == IN
+        expected += reference.decide(at_ms, inside, trial, let_go=before == "let go")
     assert decisions == expected
 
 
 @given(st.sampled_from([*EDGES, *LEVELS]), policies, limits, story)
 def test_a_pose_that_does_not_tell_never_fires_or_raises_a_line(
-    when: str, policy: dict[str, Any], limit: dict[str, Any], walk: list[tuple[int, Place, bool]]
+    when: str, policy: dict[str, Any], limit: dict[str, Any], walk: list[tuple[int, Place, str]]
 ) -> None:
     trigger, high, at_ms = region(when, **policy, **limit), False, 0
     for step_ms, place, _ in walk:

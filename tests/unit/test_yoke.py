@@ -120,6 +120,8 @@ def test_what_was_sent_there_is_sent_here_at_the_same_times(
         it.pose(FIRE if busy else NOTHING, (HIGH, 0.3) if busy else NOTHING)
         it.wait(1)
     first_session = [act for act in sent(other, "laser") if act[0] < 270]
+    if train:  # disarming cut the last one
+        first_session.append((271, "off", 1, 1.0))
     assert sent(it, "laser") == first_session
     assert sent(it, "lamp") == sent(other, "lamp")
     assert {c for _, c, _, _ in first_session} == {"train" if train else "pulse", "off"}
@@ -331,6 +333,63 @@ def test_a_log_without_what_is_needed_is_an_error(
     write(tmp_path / "events.jsonl", events)
     with pytest.raises(InputError, match=words):
         read_yoked_acts(tmp_path / "events.jsonl", "zone")
+
+
+@pytest.mark.parametrize("end", ["disarmed", "estop", "stopped", "output-failed"])
+def test_a_line_that_was_high_at_the_end_of_the_other_session_falls_then(
+    tmp_path: Path, end: str
+) -> None:
+    on = Command(command_id=1, output="out", line="lamp", action="on", width_us=100_000)
+    events = [
+        event("armed", MS),
+        event("fire", 11 * MS, on, trigger="dimmer", command_ns=11 * MS),
+        event(end, 31 * MS),
+        event("fire", 41 * MS, on, trigger="dimmer", command_ns=41 * MS),
+    ]
+    it = bench(tmp_path / "here", dimmer=write(tmp_path / "events.jsonl", events))
+    it.arm()
+    for _ in range(200):
+        it.pose(NOTHING)
+        it.wait(1)
+    assert lengths(it, "lamp") == [20 * MS]
+    it.check()
+
+
+def test_what_a_failing_trigger_held_fell_with_it(tmp_path: Path) -> None:
+    events = [
+        event("armed", 10),
+        event("fire", 15, PULSE, trigger="zone", command_ns=16),
+        event("trigger-failed", 20, trigger="other"),
+        event("trigger-failed", 25, trigger="zone"),
+    ]
+    write(tmp_path / "events.jsonl", events)
+    acts = read_yoked_acts(tmp_path / "events.jsonl", "zone")
+    assert [(act.offset_ns, act.command.action) for act in acts] == [(6, "pulse"), (15, "off")]
+
+
+def test_arming_an_armed_rig_again_is_in_the_same_session(tmp_path: Path) -> None:
+    events = [
+        event("armed", 10),
+        event("fire", 15, PULSE, trigger="zone", command_ns=16),
+        event("armed", 30),
+        event("fire", 35, PULSE, trigger="zone", command_ns=36),
+    ]
+    write(tmp_path / "events.jsonl", events)
+    acts = read_yoked_acts(tmp_path / "events.jsonl", "zone")
+    assert [act.offset_ns for act in acts] == [6, 26]
+
+
+def test_nothing_is_repeated_in_a_catch_trial(tmp_path: Path) -> None:
+    other = master(tmp_path / "other")
+    yoked = write(tmp_path / "events.jsonl", other.events)
+    it = bench(tmp_path / "here", yoked, experiment="catch_probability = 1.0")
+    it.arm()
+    for _ in range(300):
+        it.pose(NOTHING)
+        it.wait(1)
+    assert it.out.sent == []
+    assert {e.withheld for e in it.told("withheld")} == {"catch"}
+    it.check()
 
 
 def test_an_absent_log_is_an_error(tmp_path: Path) -> None:
