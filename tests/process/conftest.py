@@ -130,6 +130,6 @@ def rig(tmp_path: Path) -> Iterator[RunningRig]:
     ended = rig.process is None or rig.process.poll() is not None
     if rig.process is not None and rig.process.stdout and not rig.process.stdout.closed:
         rig.process.kill()
-        print(*rig.process.communicate())  # pytest shows them where the test failed
+        sys.stderr.writelines(rig.process.communicate())  # shown where the test failed
     if ended:  # otherwise Python's resource tracker clears up behind it
         assert not rig.segments()
