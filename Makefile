@@ -46,7 +46,7 @@ bench: $(DEVELOPS) hardware ## every benchmark, with its figures
 	$(BIN)/python -m benchmarks
 
 faults: $(DEVELOPS) hardware ## break a running rig in every way, 200 times (half an hour)
-	$(BIN)/python tests/faults/run.py --runs 200
+	PYTHONPATH=tests/contract $(BIN)/python tests/faults/run.py --runs 200
 
 lint: $(DEVELOPS) ## style, types, import contracts
 	$(BIN)/ruff format --check .

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 import psutil
 from chip_log import Edge, Frame, Note, read_edges, read_stops, read_wire
 from fault_plan import Plan
+from ports import free_ports
 
 from rtpose.bus import Subscriber
 from rtpose.clock import now_ns
@@ -34,9 +34,6 @@ _END_S: Final = 30.0
 _GONE_S: Final = 10.0
 _BOARD_LIFE_S: Final = 150
 _DISK_BYTES: Final = 1 << 20
-
-_handed_out: set[int] = set()
-_handing_out = threading.Lock()
 
 
 @dataclass
@@ -109,20 +106,6 @@ def _mount(disk: Path, *, slow: bool) -> str:
     return ""
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that are free, none of them twice in this process."""
-    with _handing_out:
-        ports: list[int] = []
-        while len(ports) < count:
-            with socket.socket() as one:
-                one.bind(("127.0.0.1", 0))
-                port = one.getsockname()[1]
-            if port not in _handed_out:
-                _handed_out.add(port)
-                ports.append(port)
-        return ports
-
-
 class FaultRig:
     """A rig that a fault is going to strike; use it as a context manager, which clears up.
 
@@ -138,7 +121,7 @@ class FaultRig:
         self.evidence = Evidence(plan)
         self.notes, self.complaints = self.evidence.notes, self.evidence.complaints
         names = ("pose_port", "event_port", "command_port")
-        self.ports: Mapping[str, int] = dict(zip(names, _free_ports(3), strict=True))
+        self.ports: Mapping[str, int] = dict(zip(names, free_ports(3), strict=True))
         self.pids: Mapping[str, int] = {}
         self._port = folder / "board.tty"
         self._edges, self._wire = folder / "edges.log", folder / "wire.log"

@@ -1,13 +1,13 @@
 """Control's decisions, with a real output in software and poses made by hand: no processes."""
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ports import free_ports
 
 from rtpose.bus import DirectReceiver, Inbox, direct_pair
 from rtpose.clock import now_ns
@@ -56,16 +56,6 @@ SKELETON = Skeleton(("snout", "tail"))
 INSIDE, OUTSIDE = (5.0, 5.0), (50.0, 50.0)
 
 
-def free_ports() -> list[int]:
-    sockets = [socket.socket() for _ in range(3)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 class Bench:
     """Control on a bench: poses in by hand, its log out."""
 
@@ -88,7 +78,7 @@ class Bench:
             RIG.format(
                 when=when,
                 pulse=pulse,
-                ports=free_ports(),
+                ports=free_ports(3),
                 max_on_ms=max_on_ms,
                 refractory_ms=refractory_ms,
                 max_pose_gap_ms=max_pose_gap_ms,

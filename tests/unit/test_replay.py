@@ -1,7 +1,6 @@
 """A record runs through the engine again to the very same events, whatever happened in it."""
 
 import json
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ports import free_ports
 from scripted_rig import Script, ScriptedClock, ScriptedOutput
 from test_trigger_contract import BUILT_IN
 
@@ -164,16 +164,6 @@ def other_run(path: Path) -> None:
     path.write_bytes(b"".join(encode_json(event) + b"\n" for event in events))
 
 
-def free_ports() -> list[int]:
-    sockets = [socket.socket() for _ in range(3)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 class Rehearsal:
     """Control itself, with a device and a clock that follow a script; leaves a run's folder."""
 
@@ -192,7 +182,7 @@ class Rehearsal:
         path = folder / "rig.toml"
         path.write_text(
             RIG.format(
-                ports=free_ports(),
+                ports=free_ports(3),
                 latency=latency,
                 experiment=experiment,
                 triggers="".join(f"\n[triggers.{name}]\n{TRIGGERS[name]}" for name in triggers),
