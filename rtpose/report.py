@@ -81,13 +81,21 @@ class Histogram:
 class Collector:
     """Follows a rig's streams and keeps what a report needs, in bounded memory.
 
+    Parameters
+    ----------
+    rig : Rig
+    skeleton : Skeleton
+        Of the model.
+    run : str
+        Id of the run to follow: another rig may have the ports still, or already.
+
     Attributes
     ----------
     lost : int
         Poses that the collector itself missed.
     """
 
-    def __init__(self, rig: Rig, skeleton: Skeleton) -> None:
+    def __init__(self, rig: Rig, skeleton: Skeleton, run: str) -> None:
         stream = rig.stream
         key_file = stream.curve_secret_key_file
         self._subscriber = Subscriber(
@@ -97,7 +105,7 @@ class Collector:
             queue_messages=0,
         )
         self._truth = _truth(rig, skeleton)
-        self._skeleton = skeleton
+        self._run = run
         self._stages = {name: Histogram() for name in (*_POSE_STAGES, *_FIRE_STAGES, *_ACK_STAGES)}
         self._errors_px = Histogram()
         self._fired_from_ns: dict[int, int] = {}
@@ -107,12 +115,16 @@ class Collector:
     def drain(self) -> None:
         """Take in everything that came."""
         while (message := self._subscriber.receive(0.0)) is not None:
-            if isinstance(message, Pose):
-                self._take_pose(message)
-            elif isinstance(message, TriggerEvent):
-                self._take_event(message)
-            elif isinstance(message, Ack):
-                self._take_ack(message)
+            if isinstance(message, Pose | TriggerEvent | Ack) and message.run == self._run:
+                self._take(message)
+
+    def _take(self, message: Pose | TriggerEvent | Ack) -> None:
+        if isinstance(message, Pose):
+            self._take_pose(message)
+        elif isinstance(message, TriggerEvent):
+            self._take_event(message)
+        else:
+            self._take_ack(message)
 
     def _take_pose(self, pose: Pose) -> None:
         self.lost += max(0, pose.seq - self._last_seq - 1)
@@ -214,18 +226,28 @@ def build(
 
 def render(report: Mapping[str, Any]) -> Group:
     """Return a report as tables for a terminal."""
-    latency = Table(title="latency of every stage, in microseconds", title_justify="left")
-    latency.add_column("stage")
+    return Group(*([latency(report)] if report["latency_us"] else []), counts(report))
+
+
+def latency(report: Mapping[str, Any]) -> Table:
+    """Return the percentiles of every stage as a table."""
+    table = Table(title="latency of every stage, in microseconds", title_justify="left")
+    table.add_column("stage")
     for name in (*PERCENTILES, "n"):
-        latency.add_column(name, justify="right")
+        table.add_column(name, justify="right")
     for stage, row in report["latency_us"].items():
-        latency.add_row(
+        table.add_row(
             stage.replace("_", " "), *(f"{row[name]:,.0f}" for name in (*PERCENTILES, "n"))
         )
-    counts = Table(show_header=False, box=None, padding=(0, 2))
+    return table
+
+
+def counts(report: Mapping[str, Any]) -> Table:
+    """Return what happened, how often, and what went wrong, as a table."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
     for label, value in _counts(report):
-        counts.add_row(label, escape(value))
-    return Group(latency, counts)
+        table.add_row(label, escape(value))
+    return table
 
 
 def _counts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

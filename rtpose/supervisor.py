@@ -151,7 +151,7 @@ class Supervisor:
 
     def _make_folder(self) -> Path:
         stamp = utc_now()[:19].replace(":", "-")
-        folder = Path(self.rig.recording.folder) / f"{stamp}-{self.run}"
+        folder = Path(self.rig.recording.folder).resolve() / f"{stamp}-{self.run}"
         try:
             folder.mkdir(parents=True)
             settings = json.dumps(self.rig.to_dict(), indent=2)
