@@ -248,7 +248,10 @@ def watch(
         while count is None or seen < count:
             pose = stream.receive(timeout_s=3.0)
             if pose is None:
-                raise NoReplyError(f"no pose from {host}:{port} for 3 s: is the rig running there?")
+                raise NoReplyError(
+                    f"no pose from {host}:{port} for 3 s: is the rig running there, and is this "
+                    "its pose_port, and its key if it has one?"
+                )
             seen += 1
             sys.stdout.write(_pose_line(pose, stream, as_json) + "\n")
             sys.stdout.flush()  # a program that reads it wants each pose when it comes
