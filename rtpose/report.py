@@ -206,7 +206,9 @@ def build(
         "torn": inference.get("torn", 0),
         "events": control.get("events", 0),
         "fires": control.get("fires", 0),
+        "withheld": control.get("withheld", 0),
         "acks": control.get("acks", 0),
+        "unconfirmed": control.get("unconfirmed", 0),
         "overruns": control.get("overruns", 0),
         "refusals": control.get("refusals", 0),
         "refused_by_output": control.get("refused_by_output", 0),
@@ -257,11 +259,14 @@ def _counts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         f"camera, {report['torn']} torn and discarded)",
     )
     yield "poses", str(report["poses"])
-    yield (
-        "events",
-        f"{report['events']} ({report['fires']} fires, {report['acks']} acknowledged commands, "
-        f"{report['refusals']} refused, {report['refused_by_output']} by the output)",
-    )
+    happened = [f"{report['fires']} fires"]
+    if report["withheld"]:
+        happened.append(f"{report['withheld']} withheld by design")
+    happened.append(f"{report['acks']} acknowledged commands")
+    if report["unconfirmed"]:
+        happened.append(f"{report['unconfirmed']} that nothing confirmed")
+    happened.append(f"{report['refusals']} refused, {report['refused_by_output']} by the output")
+    yield "events", f"{report['events']} ({', '.join(happened)})"
     yield "overruns", f"{report['overruns']} of budget {report['budget_ms']:g} ms"
     if report["error_px"]:
         error = report["error_px"]

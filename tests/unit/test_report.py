@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import rtpose
 from rtpose.bus import Publisher
 from rtpose.config import load_rig
 from rtpose.messages import Pose
-from rtpose.report import PERCENTILES, Collector, Histogram
+from rtpose.report import PERCENTILES, Collector, Histogram, build, render
 from rtpose.skeleton import Skeleton
 
 DEMO = Path(rtpose.__file__).parent / "demo" / "rig.toml"
@@ -49,6 +50,20 @@ def test_what_another_rig_on_the_same_ports_does_is_not_in_the_report(
         assert collector.latency_us()["infer"]["max"] == 1.0
     finally:
         collector.close()
+
+
+def test_what_was_withheld_or_nothing_confirmed_is_said() -> None:
+    rig, control = load_rig(DEMO), {"fires": 4, "withheld": 3, "unconfirmed": 2}
+    collector = Collector(rig, SKELETON, "ours")
+    report = build(collector, {"control": control}, {}, rig, "ours", [])
+    collector.close()
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(render(report))
+    assert "4 fires, 3 withheld by design, 0 acknowledged commands, 2 that nothing confirmed" in (
+        shown.get()
+    )
+    assert "latency" not in shown.get()  # nothing was measured
 
 
 @given(st.lists(st.floats(0.01, 1e8), min_size=1, max_size=300))
