@@ -247,6 +247,8 @@ def latency(report: Mapping[str, Any]) -> Table:
 def counts(report: Mapping[str, Any]) -> Table:
     """Return what happened, how often, and what went wrong, as a table."""
     table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is not cut off
     for label, value in _counts(report):
         table.add_row(label, escape(value))
     return table

@@ -66,6 +66,17 @@ def test_what_was_withheld_or_nothing_confirmed_is_said() -> None:
     assert "latency" not in shown.get()  # nothing was measured
 
 
+def test_the_path_in_a_problem_is_not_cut_off() -> None:
+    rig, path = load_rig(DEMO), "/a/long/way/to/a/folder/" + 9 * "that-is-deep/" + "manifest.json"
+    collector = Collector(rig, SKELETON, "ours")
+    report = build(collector, {}, {}, rig, "ours", [f"cannot write {path}"])
+    collector.close()
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(render(report))
+    assert path in "".join(line.strip() for line in shown.get().splitlines())
+
+
 @given(st.lists(st.floats(0.01, 1e8), min_size=1, max_size=300))
 def test_percentiles_are_right_to_half_a_percent_and_the_maximum_exactly(
     values: list[float],
