@@ -98,7 +98,8 @@ def _board_or_virtual(rig: Rig) -> dict[str, OutputEntry]:
             board.open()
             outputs[name] = entry
         except (OutputError, InputError) as error:
-            _err.print(f"output {name!r} in software: {error}", markup=False, highlight=False)
+            words = f"output {name!r} in software: {error}"
+            _err.print(words, markup=False, highlight=False, soft_wrap=True)
             plugin = cast("type[Output]", plugins.load("outputs", "virtual"))
             shared = entry.settings.model_dump(include=set(plugin.Config.model_fields))
             settings = plugin.Config.model_validate(shared)
