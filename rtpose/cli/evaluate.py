@@ -52,7 +52,7 @@ def evaluate(
     threads: Annotated[int, typer.Option(help="CPU threads of the model.", min=1)] = 1,
 ) -> None:
     """Compare an exported model with labels: errors, PCK, OKS, calibration (extra 'train')."""
-    check_writable(json_file, html)
+    check_writable(json_file)
     module = trainer("evaluate")
     result = module.evaluate(
         model,
