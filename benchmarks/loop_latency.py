@@ -115,7 +115,7 @@ def _loop(
     )
     rig = load_rig(rig_file)
     supervisor = Supervisor(rig)
-    collector = Collector(rig, supervisor.card.keypoints())
+    collector = Collector(rig, supervisor.card.keypoints(), supervisor.run)
     try:
         with supervisor:
             supervisor.arm()

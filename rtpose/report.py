@@ -81,13 +81,21 @@ class Histogram:
 class Collector:
     """Follows a rig's streams and keeps what a report needs, in bounded memory.
 
+    Parameters
+    ----------
+    rig : Rig
+    skeleton : Skeleton
+        Of the model.
+    run : str
+        Id of the run to follow: another rig may have the ports still, or already.
+
     Attributes
     ----------
     lost : int
         Poses that the collector itself missed.
     """
 
-    def __init__(self, rig: Rig, skeleton: Skeleton) -> None:
+    def __init__(self, rig: Rig, skeleton: Skeleton, run: str) -> None:
         stream = rig.stream
         key_file = stream.curve_secret_key_file
         self._subscriber = Subscriber(
@@ -97,7 +105,7 @@ class Collector:
             queue_messages=0,
         )
         self._truth = _truth(rig, skeleton)
-        self._skeleton = skeleton
+        self._run = run
         self._stages = {name: Histogram() for name in (*_POSE_STAGES, *_FIRE_STAGES, *_ACK_STAGES)}
         self._errors_px = Histogram()
         self._fired_from_ns: dict[int, int] = {}
@@ -107,12 +115,16 @@ class Collector:
     def drain(self) -> None:
         """Take in everything that came."""
         while (message := self._subscriber.receive(0.0)) is not None:
-            if isinstance(message, Pose):
-                self._take_pose(message)
-            elif isinstance(message, TriggerEvent):
-                self._take_event(message)
-            elif isinstance(message, Ack):
-                self._take_ack(message)
+            if isinstance(message, Pose | TriggerEvent | Ack) and message.run == self._run:
+                self._take(message)
+
+    def _take(self, message: Pose | TriggerEvent | Ack) -> None:
+        if isinstance(message, Pose):
+            self._take_pose(message)
+        elif isinstance(message, TriggerEvent):
+            self._take_event(message)
+        else:
+            self._take_ack(message)
 
     def _take_pose(self, pose: Pose) -> None:
         self.lost += max(0, pose.seq - self._last_seq - 1)
@@ -194,7 +206,9 @@ def build(
         "torn": inference.get("torn", 0),
         "events": control.get("events", 0),
         "fires": control.get("fires", 0),
+        "withheld": control.get("withheld", 0),
         "acks": control.get("acks", 0),
+        "unconfirmed": control.get("unconfirmed", 0),
         "overruns": control.get("overruns", 0),
         "refusals": control.get("refusals", 0),
         "refused_by_output": control.get("refused_by_output", 0),
@@ -214,18 +228,30 @@ def build(
 
 def render(report: Mapping[str, Any]) -> Group:
     """Return a report as tables for a terminal."""
-    latency = Table(title="latency of every stage, in microseconds", title_justify="left")
-    latency.add_column("stage")
+    return Group(*([latency(report)] if report["latency_us"] else []), counts(report))
+
+
+def latency(report: Mapping[str, Any]) -> Table:
+    """Return the percentiles of every stage as a table."""
+    table = Table(title="latency of every stage, in microseconds", title_justify="left")
+    table.add_column("stage")
     for name in (*PERCENTILES, "n"):
-        latency.add_column(name, justify="right")
+        table.add_column(name, justify="right")
     for stage, row in report["latency_us"].items():
-        latency.add_row(
+        table.add_row(
             stage.replace("_", " "), *(f"{row[name]:,.0f}" for name in (*PERCENTILES, "n"))
         )
-    counts = Table(show_header=False, box=None, padding=(0, 2))
+    return table
+
+
+def counts(report: Mapping[str, Any]) -> Table:
+    """Return what happened, how often, and what went wrong, as a table."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is not cut off
     for label, value in _counts(report):
-        counts.add_row(label, escape(value))
-    return Group(latency, counts)
+        table.add_row(label, escape(value))
+    return table
 
 
 def _counts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -235,11 +261,14 @@ def _counts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         f"camera, {report['torn']} torn and discarded)",
     )
     yield "poses", str(report["poses"])
-    yield (
-        "events",
-        f"{report['events']} ({report['fires']} fires, {report['acks']} acknowledged commands, "
-        f"{report['refusals']} refused, {report['refused_by_output']} by the output)",
-    )
+    happened = [f"{report['fires']} fires"]
+    if report["withheld"]:
+        happened.append(f"{report['withheld']} withheld by design")
+    happened.append(f"{report['acks']} acknowledged commands")
+    if report["unconfirmed"]:
+        happened.append(f"{report['unconfirmed']} that nothing confirmed")
+    happened.append(f"{report['refusals']} refused, {report['refused_by_output']} by the output")
+    yield "events", f"{report['events']} ({', '.join(happened)})"
     yield "overruns", f"{report['overruns']} of budget {report['budget_ms']:g} ms"
     if report["error_px"]:
         error = report["error_px"]

@@ -141,6 +141,7 @@ class Supervisor:
 
     def __init__(self, rig: Rig, recording: RecorderTask | None = None) -> None:
         self.rig = rig
+        self.card = check(rig)  # first: a rig that cannot run leaves no folder
         self.run = secrets.token_hex(4)
         self.folder = self._make_folder()
         self.problems: list[str] = []
@@ -153,11 +154,10 @@ class Supervisor:
         self._estop_asked = threading.Event()
         self._estop_deadline_ns: int | None = None
         self._former_handlers: dict[int, Any] = {}
-        self.card = check(rig)
 
     def _make_folder(self) -> Path:
         stamp = utc_now()[:19].replace(":", "-")
-        folder = Path(self.rig.recording.folder) / f"{stamp}-{self.run}"
+        folder = Path(self.rig.recording.folder).resolve() / f"{stamp}-{self.run}"
         try:
             folder.mkdir(parents=True)
             settings = json.dumps(self.rig.to_dict(), indent=2)

@@ -56,9 +56,16 @@ class RewardTask:
         stream, trigger = rig.stream, rig.triggers[TRIGGER].settings.model_dump()
         self._hold_ms, self._keypoint = trigger["dwell_ms"], trigger["keypoint"]
         self._circle = trigger["circle"]
-        self._poses = PoseStream(stream.local_endpoint(stream.pose_port), newest_only=True)
-        self._events = EventStream(stream.local_endpoint(stream.event_port))
-        self._commands = Commands(stream.local_endpoint(stream.command_port))
+        poses, events, commands = (
+            stream.local_endpoint(port)
+            for port in (stream.pose_port, stream.event_port, stream.command_port)
+        )
+        # A rig that encrypts has its public key in the same file as its secret one.
+        key_file = stream.curve_secret_key_file
+        key = None if key_file is None else Path(key_file)
+        self._poses = PoseStream(poses, newest_only=True, server_key_file=key)
+        self._events = EventStream(events, server_key_file=key)
+        self._commands = Commands(commands, server_key_file=key)
         self._trial_s, self._pause_s = trial_s, pause_s
         self._run, self._former_runs = "", set[str]()
         self._armed = self._in_trial = False

@@ -21,8 +21,12 @@ def drop(fd: int, action: str) -> None:
     if action == "modem":
         bits = struct.pack("I", termios.TIOCM_DTR | termios.TIOCM_RTS)
         fcntl.ioctl(fd, termios.TIOCMBIC, bits)
-    else:
-        os.write(fd, bytes.fromhex(action))
+        return
+    left = bytes.fromhex(action)
+    while left:
+        # The host may have handed over more than the device has taken yet.
+        select.select([], [fd], [])
+        left = left[os.write(fd, left) :]
 
 
 def watch(fd: int, timeout_s: float, action: str) -> None:

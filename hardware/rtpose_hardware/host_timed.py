@@ -318,7 +318,12 @@ class HostTimedOutput(Output):
 
     def _drive(self, name: str, high: bool, command: Command | None) -> int:
         width_us = command.width_us if command is not None else 0
-        self._set(self._lines[name].pin, high, name, width_us)
+        try:
+            self._set(self._lines[name].pin, high, name, width_us)
+        except OutputError:
+            raise
+        except Exception as error:  # a flaw in one driver must not leave another line high
+            raise OutputError(f"line {name!r} could not be set: {error!r}") from error
         sent_ns = now_ns()
         if self.answers:
             self._expected.append(_Expected(command, name, high, sent_ns))

@@ -1,5 +1,6 @@
 """What all ZeroMQ sockets of rtpose share: their context, limits, encryption."""
 
+import errno
 from pathlib import Path
 from typing import Final, Self
 
@@ -37,10 +38,12 @@ class Socket:
             self.raw.bind(endpoint)
         except zmq.error.ZMQError as error:
             self.close()
-            raise InputError(
-                f"cannot bind {endpoint}: {error}; is another rig running? "
-                "Give other ports in [stream]"
-            ) from error
+            what_to_do = (
+                "is another rig running? Give other ports in [stream]"
+                if error.errno == errno.EADDRINUSE
+                else "give an IPv4 address of this machine as [stream] host"
+            )
+            raise InputError(f"cannot bind {endpoint}: {error}; {what_to_do}") from error
         except InputError:
             self.close()
             raise
@@ -81,6 +84,8 @@ class Socket:
 
 def load_key(path: str) -> tuple[bytes, bytes | None]:
     """Return the public key in a certificate file, and the secret one if it has that."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
     try:
         return zmq.auth.load_certificate(Path(path))
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rtpose import plugins, report
 from rtpose.cli import steer
-from rtpose.cli.console import OUT, JsonFile, write_json
+from rtpose.cli.console import OUT, JsonFile, check_writable, say, write_json
 from rtpose.cli.doctor import doctor
 from rtpose.cli.evaluate import evaluate
 from rtpose.cli.export import export
@@ -98,7 +98,8 @@ def _board_or_virtual(rig: Rig) -> dict[str, OutputEntry]:
             board.open()
             outputs[name] = entry
         except (OutputError, InputError) as error:
-            _err.print(f"output {name!r} in software: {error}", markup=False, highlight=False)
+            words = f"output {name!r} in software: {error}"
+            _err.print(words, markup=False, highlight=False, soft_wrap=True)
             plugin = cast("type[Output]", plugins.load("outputs", "virtual"))
             shared = entry.settings.model_dump(include=set(plugin.Config.model_fields))
             settings = plugin.Config.model_validate(shared)
@@ -127,9 +128,10 @@ def run(
 def _run(
     rig: Rig, seconds: float | None, json_file: Path | None, task: RecorderTask, *, arm: bool
 ) -> None:
+    check_writable(json_file, task.video, task.snapshot)
     recording = task if task.video or task.snapshot else None
     supervisor = Supervisor(rig, recording)
-    collector = report.Collector(rig, supervisor.card.keypoints())
+    collector = report.Collector(rig, supervisor.card.keypoints(), supervisor.run)
     try:
         with contextlib.ExitStack() as stack:
             key = stack.enter_context(StopKey(supervisor.emergency_stop))
@@ -152,7 +154,7 @@ def _run(
             supervisor.problems,
         )
         OUT.print(report.render(final))
-        OUT.print(f"run folder: {supervisor.folder}", highlight=False)
+        say(f"run folder: {supervisor.folder}")
         if json_file is not None:
             write_json(json_file, final)
     supervisor.raise_for_problems()
@@ -169,15 +171,17 @@ def _follow(
             collector.drain()
             if OUT.is_terminal and now_ns() >= next_look_ns:
                 next_look_ns = now_ns() + _REFRESH_NS
-                shown = report.render(_interim(supervisor, collector))
-                live.update(Group(shown, _state(supervisor), keys), refresh=True)
+                found = _interim(supervisor, collector)
+                # What matters most comes first: a small screen cuts off the end.
+                shown = (_state(supervisor), keys, report.counts(found), report.latency(found))
+                live.update(Group(*shown), refresh=True)
 
 
 def _state(supervisor: Supervisor) -> Text:
     """Return what may happen now, and after an emergency stop how to go on."""
     state = supervisor.state
     if state != "stopped":
-        return Text(f"the rig is {state}")
+        return Text(f"the rig is {state or 'starting'}")
     port = supervisor.rig.stream.command_port
     option = "" if port == DEFAULT_PORT else f" --port {port}"
     words = (
@@ -214,25 +218,21 @@ def check_command(
     if defaults:
         OUT.print_json(json.dumps(rig.to_dict()))
         return
-    OUT.print(f"{rig_file}: good", highlight=False)
-    OUT.print(
+    say(f"{rig_file}: good")
+    say(
         f"model {card.name} ({card.input.width_px}x{card.input.height_px}, "
-        f"keypoints {', '.join(card.keypoints().names)}), from {model_path(rig)}",
-        highlight=False,
+        f"keypoints {', '.join(card.keypoints().names)}), from {model_path(rig)}"
     )
     for name, entry in rig.triggers.items():
         trigger = entry.build(card.keypoints(), rig.arena.scale)
         delays = " or ".join(f"{trigger.delay_ms(hz):.1f} ms at {hz:g} Hz" for hz in _RATES_HZ)
         if trigger.delay_ms(_RATES_HZ[0]):
-            OUT.print(f"trigger {name}: its filter delays it by {delays}", highlight=False)
+            say(f"trigger {name}: its filter delays it by {delays}")
     table = rig.model
     estimator = Estimator(
         model_path(rig), frame=card.input.shape[1:], provider=table.provider, threads=table.threads
     )
-    OUT.print(
-        f"golden frames on {table.provider}: {estimator.verify():.0%} of the allowed difference",
-        highlight=False,
-    )
+    say(f"golden frames on {table.provider}: {estimator.verify():.0%} of the allowed difference")
 
 
 @app.command()
@@ -249,10 +249,13 @@ def watch(
         while count is None or seen < count:
             pose = stream.receive(timeout_s=3.0)
             if pose is None:
-                raise NoReplyError(f"no pose from {host}:{port} for 3 s: is the rig running there?")
+                raise NoReplyError(
+                    f"no pose from {host}:{port} for 3 s: is the rig running there, and is this "
+                    "its pose_port, and its key if it has one?"
+                )
             seen += 1
             sys.stdout.write(_pose_line(pose, stream, as_json) + "\n")
-        sys.stdout.flush()
+            sys.stdout.flush()  # a program that reads it wants each pose when it comes
 
 
 def _pose_line(pose: NamedPose, stream: PoseStream, as_json: bool) -> str:

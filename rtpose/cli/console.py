@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,25 @@ from rtpose.errors import InputError, MissingExtraError
 OUT = Console()
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
+
+
+def say(words: str) -> None:
+    """Print a line as it is: a path or a command in it can be copied, however narrow the screen."""
+    OUT.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Raise `InputError` for a file that could not be written, before the work and not after."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.parent
+        if not folder.is_dir():
+            raise InputError(f"cannot write {path}: there is no folder {folder}")
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder")
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise InputError(f"cannot write {path}: permission denied")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

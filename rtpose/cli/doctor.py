@@ -43,6 +43,8 @@ def doctor(
 
 def _table(findings: Sequence[Finding]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in ("grade", "topic", "found"):
+        table.add_column(overflow="fold")  # a path is not cut off
     for finding in findings:
         style = _STYLES[finding.grade]
         advice = f"\n[{style}]{escape(finding.advice)}[/]" if finding.advice else ""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtpose.cli.console import OUT, JsonFile, trainer, write_json
+from rtpose.cli.console import OUT, JsonFile, check_writable, say, trainer, write_json
 
 
 def evaluate(
@@ -52,6 +52,7 @@ def evaluate(
     threads: Annotated[int, typer.Option(help="CPU threads of the model.", min=1)] = 1,
 ) -> None:
     """Compare an exported model with labels: errors, PCK, OKS, calibration (extra 'train')."""
+    check_writable(json_file)
     module = trainer("evaluate")
     result = module.evaluate(
         model,
@@ -74,4 +75,4 @@ def evaluate(
     if json_file is not None:
         write_json(json_file, result)
     if html is not None:
-        OUT.print(f"report: {html}", highlight=False, markup=False)
+        say(f"report: {html}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtpose.cli.console import OUT, size_px, trainer
+from rtpose.cli.console import say, size_px, trainer
 
 
 class Precision(StrEnum):
@@ -60,4 +60,4 @@ def export(
         calibrate=calibrate,
         max_disagreement_px=max_disagreement_px,
     )
-    OUT.print(f"{path}", highlight=False)
+    say(f"{path}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rtpose.cli.console import OUT, hardware
+from rtpose.cli.console import OUT, hardware, say
 from rtpose.errors import InputError
 
 
@@ -60,7 +60,7 @@ def flash(
         if as_json:
             OUT.print_json(json.dumps({"firmware_file": str(file), "baud": baud}))
         else:
-            OUT.print(f"{file}", highlight=False, markup=False, soft_wrap=True)
+            say(f"{file}")
         return
     place = port or tool.find_port()
     kind = (board or Board.UNO).value
@@ -69,10 +69,7 @@ def flash(
     if as_json:
         OUT.print_json(json.dumps(asdict(flashed)))
         return
-    OUT.print(
+    say(
         f"{flashed.port}: {flashed.firmware} answers at {flashed.baud} baud, protocol version "
-        f"{flashed.protocol_version} ({flashed.protocol_hash:08x}) as this rtpose",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"{flashed.protocol_version} ({flashed.protocol_hash:08x}) as this rtpose"
     )

@@ -8,6 +8,7 @@ import numpy as np
 import typer
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from rtpose import plugins
 from rtpose.cli.console import OUT
@@ -80,21 +81,19 @@ def _median_ms(file: Path) -> float:
 
 
 def _models(entries: dict[str, Any]) -> Table:
-    table = Table(title="models", title_justify="left")
-    table.add_column("path", no_wrap=True)
-    table.add_column("species")
-    table.add_column("keypoints")
-    for column in ("input", "file", "mean error, unseen frames", "median, 1 CPU thread"):
+    table = Table(title="models", title_justify="left", show_lines=True)
+    # Few columns, so that all can be read on a screen of 80.
+    table.add_column("path, animal, keypoints", overflow="fold")
+    for column in ("input\nfile", "mean error\n(unseen)", "median, 1\nCPU thread"):
         table.add_column(column, justify="right")
     for name, model in entries.items():
-        error = model["mean_error_px"]
+        error, names = model["mean_error_px"], model["keypoints"]
         table.add_row(
-            name,
-            model["species"],
-            f"{len(model['keypoints'])}: {', '.join(model['keypoints'])}",
-            model["input"],
-            f"{model['file_kb']} KB",
-            "-" if error is None else f"{error:.2f} px ({model['unseen_frames']})",
+            Text.assemble(
+                (name, "bold"), f"\n{model['species']}, {len(names)}: {', '.join(names)}"
+            ),
+            f"{model['input']}\n{model['file_kb']} KB",
+            "-" if error is None else f"{error:.2f} px\nof {model['unseen_frames']}",
             f"{model['median_ms']:.2f} ms",
         )
     return table

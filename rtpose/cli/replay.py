@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from rtpose.cli.console import OUT, JsonFile, write_json
+from rtpose.cli.console import OUT, JsonFile, check_writable, say, write_json
 from rtpose.comparison import Difference, TriggerRow, by_trigger, differences
 from rtpose.config import load_rig
 from rtpose.messages import TriggerEvent
@@ -34,6 +34,7 @@ def replay_command(run_folder: RunFolder, rig: OtherRig = None, json_file: JsonF
     With --rig, what each trigger did is set beside what it would have done; the animal and the
     clients do what they did.
     """
+    check_writable(json_file)
     record = read_run(run_folder)
     if rig is None:
         _same_rig(record, json_file)
@@ -50,9 +51,7 @@ def _same_rig(record: RunRecord, json_file: Path | None) -> None:
         write_json(json_file, _about(record, result) | report)
     _print_notes(result.notes)
     if not found:
-        OUT.print(
-            f"{len(result.recorded)} events identical, over {result.poses} poses", highlight=False
-        )
+        say(f"{len(result.recorded)} events identical, over {result.poses} poses")
         return
     OUT.print(_differences(found, record))
     raise typer.Exit(1)
@@ -83,7 +82,7 @@ def _dumped(event: TriggerEvent | None) -> dict[str, Any] | None:
 
 def _print_notes(notes: Sequence[str]) -> None:
     for words in notes:
-        OUT.print(f"note: {words}", markup=False, highlight=False)
+        say(f"note: {words}")
 
 
 def _triggers(rows: Sequence[TriggerRow], poses: int) -> Table:

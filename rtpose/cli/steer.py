@@ -1,13 +1,13 @@
 """The verbs that steer a running rig, each one request to it."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from rtpose.cli.console import OUT
+from rtpose.cli.console import OUT, say
 from rtpose.client import Commands
 from rtpose.errors import InputError, NotReadyError, RefusedError
 from rtpose.messages import Reply
@@ -46,17 +46,26 @@ def _ask(
     if as_json:
         OUT.print_json(reply.model_dump_json())
     elif reply.ok:
-        OUT.print(f"{verb}: done; the rig is {reply.state}", highlight=False)
-        for reason in reply.reasons:  # of a status
-            OUT.print(f"  - {reason}", markup=False, highlight=False)
-        if verb in _THEN:
-            OUT.print(_THEN[verb], highlight=False)
+        for line in _words(verb, reply):
+            say(line)
     if not reply.ok:
         raise (
             NotReadyError(reply.reasons)
             if verb == "arm"
             else RefusedError(f"{verb}: refused; the rig is {reply.state}", reply.reasons)
         )
+
+
+def _words(verb: str, reply: Reply) -> Iterator[str]:
+    """Yield what a user reads about something that was done."""
+    if verb == "status":
+        hindered = "; arming would be refused:" if reply.reasons else ""
+        yield f"the rig is {reply.state}{hindered}"
+        yield from (f"  - {reason}" for reason in reply.reasons)
+        return
+    yield f"{verb}: done; the rig is {reply.state}"
+    if verb in _THEN:
+        yield _THEN[verb]
 
 
 def _plain(verb: str, call: Callable[[Commands], Reply]) -> Callable[..., None]:

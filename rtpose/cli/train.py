@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtpose.cli.console import OUT, size_px, trainer
+from rtpose.cli.console import OUT, say, size_px, trainer
 from rtpose.errors import InputError
 
 
@@ -74,12 +74,10 @@ def train(
     module = trainer("train")
     if show_augmented is not None:
         module.show_augmented(project, show_augmented, **given)
-        OUT.print(f"{show_augmented}", highlight=False)
+        say(f"{show_augmented}")
         return
     record = module.train(project, out, weights=weights, resume=resume, console=OUT, **given)
-    OUT.print(
+    say(
         f"validation error {record.validation_px:.2f} px at step {record.best_step}, "
-        f"after {record.minutes:.1f} min; export it with: rtpose export {out}",
-        highlight=False,
-        markup=False,
+        f"after {record.minutes:.1f} min; export it with: rtpose export {out}"
     )

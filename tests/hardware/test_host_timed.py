@@ -1,8 +1,14 @@
 """What outputs whose pulses the host times have in common, on a device that fails as it is told."""
 
+import contextlib
+import os
+import pty
 import re
+import select
+import subprocess
 import tomllib
-from collections.abc import Iterator, Sequence
+import tty
+from collections.abc import Callable, Iterator, Sequence
 from textwrap import dedent
 from typing import Any
 
@@ -17,12 +23,17 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.interfaces import LineConfig, OutputInfo, OutputSettings
 from rtpose.messages import Ack, Command
+from rtpose_hardware import guard
+from rtpose_hardware.guard import Guard
 from rtpose_hardware.host_timed import Answer, HostTimedOutput
 from rtpose_hardware.virtual_board import VirtualBoard
 
 
 class Device(HostTimedOutput):
-    """It answers; `broken` pins cannot be set, `stuck` ones answer that they are high."""
+    """It answers; `broken` pins cannot be set, `stuck` ones answer that they are high.
+
+    Those in `flawed` raise what a driver must not.
+    """
 
     answers = True
     ack_timeout_ms = 20
@@ -31,6 +42,7 @@ class Device(HostTimedOutput):
         super().__init__(config)
         self.levels: dict[int, bool] = {}
         self.broken: set[int] = set()
+        self.flawed: set[int] = set()
         self.stuck: set[int] = set()
         self.mute = False
         self._answers: list[Answer] = []
@@ -41,6 +53,8 @@ class Device(HostTimedOutput):
     def _set(self, pin: int, high: bool, line: str, width_us: int) -> None:
         if pin in self.broken:
             raise OutputError(f"pin {pin} is broken")
+        if pin in self.flawed:
+            raise ZeroDivisionError
         self.levels[pin] = high
         if not self.mute:
             level = high or pin in self.stuck
@@ -61,6 +75,13 @@ def device() -> Iterator[Device]:
     device.arm()
     yield device
     device.close()
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline_ns = now_ns() + PATIENCE_NS
+    while not done():
+        assert now_ns() < deadline_ns
+        pause(1)
 
 
 def last_words(device: Device) -> tuple[list[Ack], str]:
@@ -85,10 +106,20 @@ def test_a_line_that_could_not_be_dropped_falls_as_soon_as_it_can(device: Device
     assert "broken" in complaint
     assert device.levels[pin], "it could not be dropped"
     device.broken.clear()  # it is plugged in again; nobody calls the driver
-    deadline_ns = now_ns() + PATIENCE_NS
-    while device.levels[pin] and now_ns() < deadline_ns:
-        pause(1)
-    assert not device.levels[pin]
+    wait_until(lambda: not device.levels[pin])
+
+
+def test_a_driver_that_raises_what_it_must_not_ends_no_timing(device: Device) -> None:
+    """A flaw in a driver must not end the thread that lets lines fall."""
+    device.send(command(1, "laser", "pulse", 20_000))
+    device.send(command(2, "valve", "on", 40_000))
+    device.flawed = {LINES["laser"]["pin"]}
+    _, words = last_words(device)
+    assert "line 'laser'" in words
+    assert "ZeroDivisionError" in words
+    assert device.levels == {0: True, 1: False}
+    device.flawed = set()
+    wait_until(lambda: not device.levels[0])
 
 
 def test_a_pulse_that_cannot_be_ended_is_a_fault_and_the_other_line_falls(device: Device) -> None:
@@ -248,3 +279,29 @@ def test_what_the_class_shows_for_rig_toml_is_right(name: str) -> None:
     ((given,),) = (tables.values() for tables in tomllib.loads(dedent(shown[1])).values())
     assert given.pop("type") == name
     plugin.Config.model_validate(given)
+
+
+@pytest.mark.skipif(not guard.AVAILABLE, reason="no guard on this system")
+def test_a_guard_drops_the_lines_of_a_device_that_takes_nothing_just_then() -> None:
+    device, port = pty.openpty()
+    tty.setraw(port)
+    os.set_blocking(port, False)
+    # The host has handed over more than the device has taken. The system moves it on for a while.
+    while select.select([], [port], [], 0.2)[1]:
+        with contextlib.suppress(BlockingIOError):
+            while os.write(port, b"\x00"):
+                pass
+    watching = Guard(port, 100, b"low".hex())
+    try:
+        watching.arm()  # and never beats: the host is stopped
+        with pytest.raises(subprocess.TimeoutExpired):
+            watching._process.wait(0.5)  # it does not give up
+        received = b""
+        while not received.endswith(b"low"):
+            ready, _, _ = select.select([device], [], [], PATIENCE_NS / 1e9)
+            assert ready, "the lines were not dropped"
+            received = (received + os.read(device, 4096))[-16:]
+    finally:
+        watching.close()
+        os.close(port)
+        os.close(device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq.auth
 
 from rtpose.bus import Publisher
 from rtpose.clock import now_ns
@@ -118,6 +119,13 @@ def test_a_client_in_node_reads_the_stream(
             "valid": True,
         }
     assert any(line["lost"] for line in lines)
+
+
+def test_a_client_in_node_reads_an_encrypted_stream(node: str, tmp_path: Path) -> None:
+    public, secret = zmq.auth.create_certificates(tmp_path, "rig")
+    with Publisher("tcp://127.0.0.1:*", secret, greeting=status) as publisher:
+        lines = follow(node, publisher, "--count", "2", "--server-key", public)
+    assert len(lines) == 2
 
 
 def test_a_client_says_that_no_rig_is_there(node: str, publisher: Publisher) -> None:

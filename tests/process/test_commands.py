@@ -253,6 +253,30 @@ def test_the_demo_reports_saves_and_pictures(tmp_path: Path) -> None:
     assert 0 < frames <= report["frames"]
 
 
+def test_a_report_that_cannot_be_written_is_said_before_the_run(tmp_path: Path) -> None:
+    for option in ("--json", "--save", "--snapshot"):
+        refused = rtpose("demo", option, "nowhere/o.mp4", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "cannot write nowhere/o.mp4: there is no folder nowhere" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_can_be_read_on_a_screen_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = rtpose("list", "models").stdout
+    assert "…" not in shown
+    assert "openfield-mouse-mobilenetv2-0.35" in shown
+
+
+def test_a_path_is_not_broken_by_a_narrow_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    path = tmp_path / "rig.toml"
+    path.write_text(RIG)
+    assert f"{path}: good" in rtpose("check", path).stdout
+
+
 def test_plugins_are_listed_for_people_and_programs() -> None:
     assert "synthetic" in rtpose("list", "cameras").stdout
     listed = json.loads(rtpose("list", "--json").stdout)

@@ -349,6 +349,7 @@ def test_trigger_on_a_keypoint_that_the_model_does_not_know(rig: Any) -> None:
     code, _, error = rig.end()
     assert code == 2
     assert "triggers.everywhere: no keypoint 'tailbone'; did you mean 'tailbase'?" in error
+    assert not (rig.folder / "runs").exists()  # nothing ran
 
 
 def test_millimetres_need_the_scale_of_the_arena(rig: Any) -> None:

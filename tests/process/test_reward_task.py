@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq.auth
 
 from rtpose.client import Commands
 from rtpose.messages import Ack, TriggerEvent
@@ -122,6 +123,20 @@ def test_a_restarted_rig_is_said_and_the_session_goes_on(rig: Any) -> None:
     table = rows(rig.folder)
     assert len({row["run"] for row in table}) == 2
     assert len([row for row in table if row["outcome"] != "void"]) == 3
+    assert_table_matches(rig.folder)
+
+
+def test_a_rig_that_encrypts_is_steered_with_its_key(rig: Any) -> None:
+    _, secret = zmq.auth.create_certificates(rig.folder, "rig")
+    rig.ports = {"curve_secret_key_file": f'"{secret}"', **rig.ports}
+    rig.start(rig_text(**{'"emulated-ttl"\nwatchdog_ms = 100': '"virtual"'}), seconds=110.0)
+    rig.manifest()
+    with task(rig.folder, "--trials", "1", "--pause-s", "0.2", "--trial-s", "20") as process:
+        _, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    rig.running.send_signal(signal.SIGINT)
+    assert rig.end()[0] == 0
+    assert len(rows(rig.folder)) == 1
     assert_table_matches(rig.folder)
 
 

@@ -70,10 +70,12 @@ os.execv(sys.executable, [sys.executable, "-m", "rtpose", *sys.argv[1:]])
 class Terminal:
     """An `rtpose` in a terminal of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, size: tuple[int, int], env: dict[str, str]
+    ) -> None:
         self.folder = folder
         self._master, self._slave = pty.openpty()
-        termios.tcsetwinsize(self._slave, (50, 160))
+        termios.tcsetwinsize(self._slave, size)
         self.former = termios.tcgetattr(self._slave)
         self.shown = ""
         self.process = subprocess.Popen(
@@ -82,7 +84,7 @@ class Terminal:
             stdout=self._slave,
             stderr=self._slave,
             start_new_session=True,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **env},
         )
 
     def type(self, keys: bytes) -> None:
@@ -133,14 +135,19 @@ def start(rig: Any) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
     def start(
-        *options: str, camera: str = "", trigger: str = "region", settings: str = REGION
+        *options: str,
+        camera: str = "",
+        trigger: str = "region",
+        settings: str = REGION,
+        size: tuple[int, int] = (50, 160),
     ) -> Terminal:
         text = RIG.format(camera=camera, trigger=trigger, settings=settings)
         ports = "\n".join(f"{name} = {port}" for name, port in rig.ports.items())
         path = rig.folder / "rig.toml"
         path.write_text(f"{text}\n[stream]\n{ports}\n")
         data = str(Path(__file__).parents[1] / "data")
-        opened.append(Terminal(rig.folder, "run", str(path), *options, env={"PYTHONPATH": data}))
+        env = {"PYTHONPATH": data}
+        opened.append(Terminal(rig.folder, "run", str(path), *options, size=size, env=env))
         return opened[-1]
 
     yield start
@@ -178,6 +185,17 @@ def test_the_space_bar_stops_at_once_and_stays_so_until_released(
     terminal.type(b"\x03")
     assert terminal.end() == 0
     assert terminal.settings == terminal.former
+
+
+def test_a_small_screen_shows_the_emergency_stop_too(start: Callable[..., Terminal]) -> None:
+    terminal = start("--arm", size=(24, 80))
+    # From then on there is more to show than has room.
+    terminal.wait_for(lambda: "fire" in terminal.kinds(), "the line is high")
+    terminal.wait_for(lambda: "space bar: emergency stop" in terminal.shown, "the key is shown")
+    terminal.type(b" ")
+    terminal.wait_for(lambda: "EMERGENCY STOP" in terminal.shown, "it says so")
+    terminal.type(b"\x03")
+    assert terminal.end() == 0
 
 
 def test_the_space_bar_works_while_the_rig_starts(rig: Any, start: Callable[..., Terminal]) -> None:

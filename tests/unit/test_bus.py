@@ -188,6 +188,11 @@ def test_a_flood_of_subscriptions_is_served_in_small_portions(source: Source) ->
     assert calls >= 100 / 16
 
 
+def test_an_address_that_cannot_be_bound_is_not_blamed_on_another_rig() -> None:
+    with pytest.raises(InputError, match=r"cannot bind tcp://::1:.*give an IPv4 address"):
+        Publisher("tcp://::1:5560")
+
+
 def test_two_publishers_on_one_port_are_refused(source: Source) -> None:
     with pytest.raises(InputError, match=r"is another rig running.*\[stream\]"):
         Publisher(source.publisher.endpoint)
@@ -291,6 +296,8 @@ def test_an_encrypted_stream_needs_the_rigs_key(tmp_path: Path) -> None:
 
 def test_what_is_no_certificate_is_said(tmp_path: Path) -> None:
     path = tmp_path / "rig.key"
+    with pytest.raises(InputError, match=r"rig\.key: no such file"):
+        Publisher(ANY_PORT, str(path))
     path.write_text("nonsense")
     with pytest.raises(InputError, match="not a ZeroMQ certificate"):
         Publisher(ANY_PORT, str(path))

@@ -2,6 +2,7 @@
 // Written from the protocol in rtpose/messages.py alone.
 "use strict";
 
+const { readFileSync } = require("node:fs");
 const { parseArgs } = require("node:util");
 const { decode } = require("@msgpack/msgpack");
 const zmq = require("zeromq");
@@ -12,6 +13,7 @@ const { values: options } = parseArgs({
   options: {
     endpoint: { type: "string", default: "tcp://127.0.0.1:5560" },
     camera: { type: "string", default: "" }, // all cameras
+    "server-key": { type: "string" }, // file with the rig's public key, if the rig encrypts
     count: { type: "string", default: "10" },
     "timeout-s": { type: "string", default: "5" },
     "json-topic": { type: "boolean", default: false },
@@ -66,8 +68,19 @@ function describe(pose, names, lost) {
   };
 }
 
+// What a socket needs to talk to a rig that encrypts: its public key, and a pair of our own.
+function encryption(file) {
+  const key = readFileSync(file, "utf8").match(/public-key = "(.{40})"/)?.[1];
+  if (!key) throw new Error(`${file} holds no ZeroMQ public key`);
+  const { publicKey, secretKey } = zmq.curveKeyPair();
+  return { curveServerKey: key, curvePublicKey: publicKey, curveSecretKey: secretKey };
+}
+
 async function main() {
-  const socket = new zmq.Subscriber({ receiveTimeout: 1000 * Number(options["timeout-s"]) });
+  const socket = new zmq.Subscriber({
+    receiveTimeout: 1000 * Number(options["timeout-s"]),
+    ...(options["server-key"] && encryption(options["server-key"])),
+  });
   const prefix = options["json-topic"] ? "json." : "";
   socket.subscribe(`${prefix}pose.${options.camera}`, `${prefix}status.inference`);
   socket.connect(options.endpoint);
@@ -105,6 +118,7 @@ async function main() {
 
 main().catch((error) => {
   const silent = error.code === "EAGAIN";
-  console.error(silent ? `nothing came from ${options.endpoint}: is the rig running?` : error);
+  const question = "is the rig running, and is this its pose_port, and its key if it has one?";
+  console.error(silent ? `nothing came from ${options.endpoint}: ${question}` : error.message);
   process.exit(1);
 });
