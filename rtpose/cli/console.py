@@ -12,8 +12,9 @@ from rich.console import Console
 
 from rtpose.errors import InputError, MissingExtraError
 
-OUT = Console()
+OUT, ERROR = Console(), Console(stderr=True)
 
+RigFile = Annotated[Path, typer.Argument(help="The rig.toml to use.", show_default=False)]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")]
 
 

@@ -52,3 +52,8 @@ def _table(findings: Sequence[Finding]) -> Table:
             f"[{style}]{finding.grade}[/]", escape(finding.topic), escape(finding.found) + advice
         )
     return table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(doctor)

@@ -76,3 +76,8 @@ def evaluate(
         write_json(json_file, result)
     if html is not None:
         say(f"report: {html}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(evaluate)

@@ -61,3 +61,8 @@ def export(
         max_disagreement_px=max_disagreement_px,
     )
     say(f"{path}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(export)

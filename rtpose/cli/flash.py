@@ -73,3 +73,8 @@ def flash(
         f"{flashed.port}: {flashed.firmware} answers at {flashed.baud} baud, protocol version "
         f"{flashed.protocol_version} ({flashed.protocol_hash:08x}) as this rtpose"
     )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(flash)

@@ -104,3 +104,8 @@ def _classes(kind: str, entries: dict[str, str]) -> Table:
     for name, target in entries.items():
         table.add_row(name, target)
     return table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(name="list")(list_command)

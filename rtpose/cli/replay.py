@@ -141,3 +141,8 @@ def _said(event: TriggerEvent | None, start_ns: int) -> str:
     frame = "" if event.frame_id is None else f", frame {event.frame_id}"
     at_s = (event.decide_ns - start_ns) / 1e9
     return f"#{event.seq} at {at_s:.6f} s: {event.kind}{trigger}{frame}\n{event.detail}"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(name="replay")(replay_command)

@@ -81,3 +81,8 @@ def train(
         f"validation error {record.validation_px:.2f} px at step {record.best_step}, "
         f"after {record.minutes:.1f} min; export it with: rtpose export {out}"
     )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(train)

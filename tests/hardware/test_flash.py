@@ -25,7 +25,7 @@ from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 from typer.testing import CliRunner
 
-from rtpose.cli import app
+from rtpose.cli import command_line
 from rtpose.errors import InputError
 from rtpose_hardware import protocol
 from rtpose_hardware.ttl import TtlOutput
@@ -258,7 +258,7 @@ def test_the_only_uno_is_found(uno: EmulatedBoard, monkeypatch: pytest.MonkeyPat
     # The kernel lists no USB device for a pty; from here on everything is real.
     ports = [_MODEM, _port(str(uno.tty), 0x2341, 0x0043, "Arduino Uno", "75430"), _CLONE]
     monkeypatch.setattr(list_ports, "comports", lambda: ports)
-    run = CliRunner().invoke(app, ["flash", "--json"])
+    run = CliRunner().invoke(command_line(), ["flash", "--json"])
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["port"] == str(uno.tty)
 
@@ -291,7 +291,7 @@ def test_where_the_port_is_not_clear_nothing_is_opened(
     ports: list[Any], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_ports, "comports", lambda: ports)
-    run = CliRunner().invoke(app, ["flash"])
+    run = CliRunner().invoke(command_line(), ["flash"])
     assert isinstance(run.exception, InputError)
     for words in said:
         assert words in str(run.exception)

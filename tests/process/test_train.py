@@ -16,7 +16,7 @@ from labelled_spots import HEIGHT, WIDTH, write_spots
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rtpose.cli import app
+from rtpose.cli import command_line
 from rtpose.errors import ConfigError, InputError, ModelError, RecordingError, RtposeError
 from rtpose.estimator import Estimator
 from rtpose.model_card import METADATA_KEY, ModelCard, golden_frames, place
@@ -201,18 +201,19 @@ def test_a_project_that_cannot_be_trained_on_says_why_and_nothing_is_created(
 def test_the_command_prints_its_settings_and_draws_its_samples(
     project: Path, tmp_path: Path
 ) -> None:
-    printed = CliRunner().invoke(app, ["train", "--print-config"])
+    printed = CliRunner().invoke(command_line(), ["train", "--print-config"])
     assert printed.exit_code == 0 and printed.output == EXAMPLE.read_text()
     picture, config = tmp_path / "samples.png", tmp_path / "train.toml"
     config.write_text(printed.output.replace("# batch = 8", "batch = 2"))
     shown = CliRunner().invoke(
-        app, ["train", str(project), "--config", str(config), "--show-augmented", str(picture)]
+        command_line(),
+        ["train", str(project), "--config", str(config), "--show-augmented", str(picture)],
     )
     assert shown.exit_code == 0, shown.output
     drawn = cv2.imread(str(picture))
     assert drawn is not None and drawn.std() > 10
     assert sorted(tmp_path.iterdir()) == [picture, config]
-    nothing = CliRunner().invoke(app, ["train", str(project)])
+    nothing = CliRunner().invoke(command_line(), ["train", str(project)])
     assert isinstance(nothing.exception, InputError)
 
 
