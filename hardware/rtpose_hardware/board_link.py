@@ -22,8 +22,6 @@ class BoardLink:
     ----------
     port : str
         Name of the serial port.
-    baud : int
-        Bits per second.
 
     Attributes
     ----------
@@ -44,14 +42,14 @@ class BoardLink:
         If the port cannot be opened.
     """
 
-    def __init__(self, port: str, baud: int) -> None:
+    def __init__(self, port: str) -> None:
         self.name = port
         self._frames: queue.SimpleQueue[tuple[Received, int]] = queue.SimpleQueue()
         self.failure: str | None = None
         self._stopping = False
         self.heard_ns = 0
         self.damaged = 0
-        self._port = open_port(port, baud)
+        self._port = open_port(port)
         self.low_latency = self._port.ask_low_latency()
         self._thread = threading.Thread(target=self._read, name=f"board on {port}", daemon=True)
         self._thread.start()
@@ -61,10 +59,16 @@ class BoardLink:
         if self.failure is not None:
             raise OutputError(f"the board on {self.name} is gone: {self.failure}")
 
-    def set_baud(self, baud: int) -> None:
-        """Talk at another speed from now on; raise `OutputError` if the port has failed."""
+    def set_baud(self, baud: int) -> bool:
+        """Talk at another speed from now on; return False if the port refuses it.
+
+        Raises
+        ------
+        OutputError
+            If the port has failed.
+        """
         try:
-            self._port.set_baud(baud)
+            return self._port.set_baud(baud)
         except OSError as error:
             raise self._gone(error) from error
 

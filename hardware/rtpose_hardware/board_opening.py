@@ -13,7 +13,7 @@ from rtpose_hardware.protocol import Fault, InputMode, Request
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 
-#: For the speed that is configured and for the other one. The first leaves time for the boot
+#: For the first speed that is tried and for the other one. The first leaves time for the boot
 #: loader, up to 1.6 s after the reset that opening the port causes.
 _HELLO_TIMEOUTS_NS = (2500 * _NS_PER_MS, 1000 * _NS_PER_MS)
 _HELLO_REPEAT_NS = 150 * _NS_PER_MS
@@ -40,9 +40,11 @@ def meet(link: BoardLink, baud: int) -> tuple[Hello, int]:
         If it has another firmware than this host may drive.
     """
     other = 115_200 if baud == 1_000_000 else 1_000_000
-    for speed, timeout_ns in zip((baud, other), _HELLO_TIMEOUTS_NS, strict=True):
-        link.set_baud(speed)
-        deadline_ns = now_ns() + timeout_ns
+    timeouts_ns = iter(_HELLO_TIMEOUTS_NS)
+    for speed in (baud, other):
+        if not link.set_baud(speed):
+            continue
+        deadline_ns = now_ns() + next(timeouts_ns)
         while now_ns() < deadline_ns:
             hello = _ask_hello(link)
             if hello is not None:

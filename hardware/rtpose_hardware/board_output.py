@@ -63,7 +63,7 @@ class BoardOutput(Output):
         if self._talk is not None:
             raise OutputError(f"the board on {self._talk.link.name} is open already")
         try:
-            link = BoardLink(self._find_port(), self._settings.baud)
+            link = BoardLink(self._find_port())
             talk = self._talk = BoardTalk(link, self._settings)
             hello, baud = meet(link, self._settings.baud)
             self._make_safe(talk)

@@ -15,7 +15,7 @@ from typing import Final
 
 from rtpose.errors import InputError, MissingExtraError, OutputError, PortInUseError
 from rtpose_hardware.board_link import BoardLink
-from rtpose_hardware.plain_serial import open_serial
+from rtpose_hardware.serial_port import open_port
 
 #: USB vendor and product of the Arduino Uno, from boards.txt of Arduino's AVR core.
 _UNO: Final = {
@@ -129,7 +129,7 @@ def check_free(port: str) -> None:
         If the port is not there, or not for this user; says which.
     """
     with _opening(port):
-        open_serial(port, USUAL_BAUD, "the TTL board", lines=True).close()
+        open_port(port).close()
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def opened(port: str) -> Iterator[BoardLink]:
         As `check_free`.
     """
     with _opening(port):
-        link = BoardLink(port, USUAL_BAUD)
+        link = BoardLink(port)
     try:
         yield link
     finally:

@@ -13,10 +13,11 @@ if os.name == "posix":
     import termios
 
 _READ_SIZE = 4096
+_SOME_BAUD = 115_200
 
 
-def open_port(name: str, baud: int) -> "SerialPort":
-    """Open a serial port for this program alone.
+def open_port(name: str) -> "SerialPort":
+    """Open a serial port for this program alone, at a speed that every port has.
 
     Raises
     ------
@@ -25,16 +26,16 @@ def open_port(name: str, baud: int) -> "SerialPort":
     OutputError
         If the port cannot be opened; names the ports that there are.
     """
-    port = open_serial(name, baud, "the TTL board", lines=True)
+    port = open_serial(name, _SOME_BAUD, "the TTL board", lines=True)
     return PosixSerialPort(port) if os.name == "posix" else SerialPort(port)
 
 
 class SerialPort:
     """An open port, through pyserial alone: Windows.
 
-    `read` may be called from another thread than the rest. It, `write` and `set_baud` raise
-    `OSError` (pyserial's exceptions are derived from it) when the device has failed or was
-    unplugged.
+    `read` may be called from another thread than the rest. It and `write`, and but for Windows
+    `set_baud`, raise `OSError` (pyserial's exceptions are derived from it) when the device has
+    failed or was unplugged.
     """
 
     def __init__(self, port: "serial.Serial") -> None:
@@ -48,9 +49,13 @@ class SerialPort:
             return False  # another system, or a port without that setting
         return True
 
-    def set_baud(self, baud: int) -> None:
-        """Talk at another speed from now on."""
-        self._port.baudrate = baud
+    def set_baud(self, baud: int) -> bool:
+        """Talk at another speed from now on; return False if the port refuses it."""
+        try:
+            self._port.baudrate = baud
+        except (OSError, ValueError):  # if the device is gone instead, the next call says so
+            return False
+        return True
 
     def read(self) -> bytes:
         """Wait for bytes and return what there is; nothing if `cancel` was called."""
@@ -83,12 +88,15 @@ class PosixSerialPort(SerialPort):
         self._fd = port.fileno()  # pyserial has made it non-blocking
         self._wake_read, self._wake_write = os.pipe()
 
-    def set_baud(self, baud: int) -> None:
-        """Talk at another speed from now on."""
+    def set_baud(self, baud: int) -> bool:
+        """Talk at another speed from now on; return False if the port refuses it."""
         try:
-            super().set_baud(baud)
+            self._port.baudrate = baud
+        except ValueError:
+            return False
         except termios.error as error:  # pyserial lets it through, and it is no `OSError`
             raise OSError(*error.args) from error
+        return True
 
     def read(self) -> bytes:
         """Wait for bytes and return what there is; nothing if `cancel` was called."""
