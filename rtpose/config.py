@@ -294,7 +294,7 @@ class _Reader:
                 )
 
     def _check_target(self, trigger: TriggerEntry, outputs: Mapping[str, OutputEntry]) -> None:
-        key = f"triggers.{trigger.name}"
+        key, problems = f"triggers.{trigger.name}", len(self._problems)
         output_name, line_name = trigger.target
         if output_name not in outputs:
             if output_name not in self._sub_tables("outputs"):
@@ -314,19 +314,22 @@ class _Reader:
                 f"at most its max_on_ms = {line.max_on_ms}",
             )
         if common.train is not None:
-            self._check_train(key, common, line, outputs[output_name])
+            self._check_train(key, common, line)
         self._check_dose(key, common, line)
+        if len(self._problems) == problems and common.pulse_ms is not None:
+            misfit = outputs[output_name].plugin.misfit(trigger.pulses(line))
+            if misfit:
+                what = "pulse_ms" if common.train is None else "train"
+                self._problem(
+                    f"{key}.{what}", f"{outputs[output_name].common.type} outputs {misfit}"
+                )
         if common.yoked_to is not None and not Path(common.yoked_to).is_file():
             self._problem(f"{key}.yoked_to", f"no such file: {common.yoked_to}")
 
-    def _check_train(
-        self, key: str, common: TriggerCommon, line: LineConfig, output: OutputEntry
-    ) -> None:
+    def _check_train(self, key: str, common: TriggerCommon, line: LineConfig) -> None:
         train, pulse_ms = common.train, common.pulse_ms
         if train is None or pulse_ms is None:
             return
-        if not output.plugin.takes_trains:
-            self._problem(f"{key}.train", f"{output.common.type} outputs cannot time trains")
         # In whole microseconds, as it is sent.
         delay_us, period_us, width_us, refractory_us = (
             round(ms * 1000)

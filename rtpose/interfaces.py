@@ -372,6 +372,15 @@ class Output(ABC):
             If its firmware is not one that this driver may talk to.
         """
 
+    @classmethod
+    def misfit(cls, command: Command) -> str:
+        """Say why no such device ever takes a command, to end a sentence; empty if one may.
+
+        "osc outputs", for one, "cannot time trains". So that a rig file that asks for it is refused
+        before the run, and not every fire in it.
+        """
+        return "" if cls.takes_trains or command.action != "train" else "cannot time trains"
+
     @abstractmethod
     def arm(self) -> None:
         """Let `send` reach the lines; raise `OutputError` if the device does not confirm."""

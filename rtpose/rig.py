@@ -17,6 +17,7 @@ from rtpose.interfaces import (
     Settings,
     Trigger,
 )
+from rtpose.messages import Command
 from rtpose.rig_tables import (
     ArenaTable,
     CameraCommon,
@@ -89,6 +90,26 @@ class TriggerEntry:
                 for detail in error.errors()
             ]
             raise ConfigError(problems) from error
+
+    def pulses(self, line: LineConfig) -> Command:
+        """Return the pulse, or the train, that it gives on its line; its number is not set yet."""
+        output, name = self.target
+        width_ms = line.max_on_ms if self.common.pulse_ms is None else self.common.pulse_ms
+        width_us, train = round(width_ms * 1000), self.common.train
+        if train is None:
+            return Command(
+                command_id=0, output=output, line=name, action="pulse", width_us=width_us
+            )
+        return Command(
+            command_id=0,
+            output=output,
+            line=name,
+            action="train",
+            width_us=width_us,
+            delay_us=round(train.delay_ms * 1000),
+            period_us=round(train.period_ms * 1000),
+            count=train.count,
+        )
 
     def misfit(self, trigger: Trigger, line: LineConfig) -> Problem | None:
         """Say why its settings do not fit the line that it drives, or return None if they do."""

@@ -50,7 +50,7 @@ class TriggerRunner:
         self._skeleton = skeleton
         self._scale = scale
         self._trigger = entry.build(skeleton, scale)
-        self._pulses = _pulses(entry, self.line)
+        self._pulses = entry.pulses(self.line.limits)
 
     def change(self, key: str, value: object) -> object:
         """Set one of its settings and return what it was; it begins anew, but for what it counted.
@@ -151,25 +151,3 @@ class TriggerRunner:
             return call()
         except Exception as error:
             raise TriggerError(f"{type(error).__name__}: {error}") from error
-
-
-def _pulses(entry: TriggerEntry, line: Line) -> Command:
-    """Return the pulse, or the train, that a trigger gives; its number is not set yet."""
-    common = entry.common
-    width_ms = line.limits.max_on_ms if common.pulse_ms is None else common.pulse_ms
-    pulse = Command(
-        command_id=0,
-        output=line.output,
-        line=line.name,
-        action="pulse",
-        width_us=round(width_ms * 1000),
-    )
-    if common.train is None:
-        return pulse
-    train = {
-        "action": "train",
-        "delay_us": round(common.train.delay_ms * 1000),
-        "period_us": round(common.train.period_ms * 1000),
-        "count": common.train.count,
-    }
-    return Command.model_validate(pulse.model_dump() | train)

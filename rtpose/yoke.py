@@ -9,7 +9,7 @@ from typing import Final
 from rtpose.errors import ConfigError, InputError, Problem
 from rtpose.interfaces import LineConfig
 from rtpose.messages import Command, TriggerEvent
-from rtpose.rig import Rig
+from rtpose.rig import OutputEntry, Rig
 from rtpose.run_log import read_log
 
 #: Of a session: every output is made safe.
@@ -116,7 +116,7 @@ def read_all_yoked_acts(rig: Rig) -> dict[str, list[YokedAct]]:
         except InputError as error:
             problems.append(Problem(where, str(error)))
             continue
-        misfit = _misfit(acts, target.settings.lines[line], takes_trains=target.plugin.takes_trains)
+        misfit = _misfit(acts, target, target.settings.lines[line])
         if misfit is not None:
             problems.append(Problem(where, f"{common.yoked_to} has {misfit[0]}", misfit[1]))
         found[name] = acts
@@ -126,7 +126,7 @@ def read_all_yoked_acts(rig: Rig) -> dict[str, list[YokedAct]]:
 
 
 def _misfit(
-    acts: Sequence[YokedAct], limits: LineConfig, *, takes_trains: bool
+    acts: Sequence[YokedAct], output: OutputEntry, limits: LineConfig
 ) -> tuple[str, str] | None:
     """Say what a line could never repeat and what to do, or return None.
 
@@ -135,12 +135,13 @@ def _misfit(
     longest_us = round(limits.max_on_ms * 1000)
     for command in (act.command for act in acts):
         width_ms = command.width_us / 1000
-        if command.action == "train" and not takes_trains:
-            return "a train", "take an output that times trains"
         if command.action in ("pulse", "train") and command.width_us > longest_us:
             return f"a pulse of {width_ms:g} ms", f"the line's max_on_ms is {limits.max_on_ms:g}"
         if command.level < 1 and not limits.levels:
             return f"a level of {command.level:g}", "set the line's levels = true, where it can"
+        misfit = "" if command.action == "off" else output.plugin.misfit(command)
+        if misfit:
+            return f"a {command.action}, but {output.common.type} outputs {misfit}", "take another"
     return None
 
 

@@ -39,6 +39,32 @@ def frame_of(command: Command, line: BoardLine, sequence: int) -> bytes:
     return protocol.order(_SIMPLE[command.action], sequence, line.pin, command.width_us)
 
 
+def misfit(command: Command) -> str:
+    """Say why no board ever takes a command, as `rtpose.interfaces.Output.misfit` does."""
+    if command.width_us < protocol.MIN_WIDTH_US:
+        return (
+            f"cannot be high for {command.width_us} us, but for {protocol.MIN_WIDTH_US} us or more"
+        )
+    if command.action != "train":
+        return ""
+    if 0 < command.delay_us < protocol.MIN_DELAY_US:
+        return (
+            f"take no delay of {command.delay_us} us, but 0 or {protocol.MIN_DELAY_US} us or more"
+        )
+    if max(command.delay_us, command.period_us) > protocol.MAX_WIDTH_US:
+        longest_s = protocol.MAX_WIDTH_US / 1e6
+        return f"take no delay and no period above {longest_s:g} s"
+    if command.count == 1:
+        return ""
+    low_us = command.period_us - command.width_us
+    if low_us < protocol.MIN_WIDTH_US:
+        return f"cannot be low for {low_us} us between pulses, but for {protocol.MIN_WIDTH_US} us"
+    if protocol.MAX_TRAIN_EDGES_HZ * command.period_us < 2_000_000:
+        least_us = 2_000_000 // protocol.MAX_TRAIN_EDGES_HZ
+        return f"take no period of {command.period_us} us, but of {least_us} us or more"
+    return ""
+
+
 def duty_of(level: float) -> int:
     """Return the duty whose share, (duty + 1) / 256, is nearest to a level below 1."""
     return min(max(round(level * 256) - 1, 1), 255)

@@ -13,7 +13,7 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError, RtposeError
 from rtpose.interfaces import Output, OutputInfo
 from rtpose.messages import Ack, Command, InputEvent
-from rtpose_hardware import protocol
+from rtpose_hardware import board_orders, protocol
 from rtpose_hardware.answers import SelfTest
 from rtpose_hardware.board_link import BoardLink
 from rtpose_hardware.board_opening import check_self_test, limits_of, meet, settings_of
@@ -40,6 +40,11 @@ class BoardOutput(Output):
     """
 
     takes_trains: ClassVar[bool] = True
+
+    @classmethod
+    def misfit(cls, command: Command) -> str:
+        """Say why no board ever takes a command."""
+        return board_orders.misfit(command)
 
     def __init__(self, config: BoardSettings) -> None:
         self._settings = config

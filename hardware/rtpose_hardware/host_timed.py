@@ -14,6 +14,7 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError, RtposeError
 from rtpose.interfaces import Output, OutputInfo, OutputSettings
 from rtpose.messages import Ack, Command
+from rtpose_hardware.board_orders import misfit
 from rtpose_hardware.guard import Guard
 from rtpose_hardware.virtual_board import VirtualBoard
 
@@ -179,6 +180,11 @@ class HostTimedOutput(Output):
             if self._guard is not None:
                 self._guard.arm()
             self._armed = True
+
+    @classmethod
+    def misfit(cls, command: Command) -> str:
+        """Say why the host never times a command."""
+        return super().misfit(command) or misfit(command)
 
     def send(self, command: Command) -> int:
         """Set one line now; the thread lets it fall in time."""

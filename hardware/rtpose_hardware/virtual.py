@@ -12,6 +12,7 @@ from rtpose.clock import now_ns
 from rtpose.errors import OutputError
 from rtpose.interfaces import Output, OutputInfo, OutputSettings
 from rtpose.messages import Ack, Command
+from rtpose_hardware import board_orders
 from rtpose_hardware.protocol import DEFAULT_WATCHDOG_MS, MAX_WATCHDOG_MS, MIN_WATCHDOG_MS
 from rtpose_hardware.virtual_board import Edge, VirtualBoard
 
@@ -45,6 +46,11 @@ class VirtualOutput(Output):
 
     Config: ClassVar[type[OutputSettings]] = VirtualSettings
     takes_trains: ClassVar[bool] = True
+
+    @classmethod
+    def misfit(cls, command: Command) -> str:
+        """Say why no board ever takes a command: this one behaves like them."""
+        return board_orders.misfit(command)
 
     def __init__(self, config: VirtualSettings) -> None:
         self._config = config

@@ -10,7 +10,12 @@ from typing import Final, NamedTuple
 
 from rtpose.interfaces import LineConfig
 from rtpose.messages import Command
-from rtpose_hardware.protocol import MAX_TRAIN_EDGES_HZ, MIN_DELAY_US, MIN_WIDTH_US
+from rtpose_hardware.protocol import (
+    MAX_TRAIN_EDGES_HZ,
+    MAX_WIDTH_US,
+    MIN_DELAY_US,
+    MIN_WIDTH_US,
+)
 
 #: Older edges are forgotten: enough for hours of an experiment.
 MAX_EDGES: Final = 100_000
@@ -160,6 +165,9 @@ class _Line:
         least_us = max(MIN_WIDTH_US, self._refractory_ns / 1000)
         if command.count > 1 and low_us < least_us:
             return f"{low_us} us between the pulses of a train, allowed: at least {least_us:g} us"
+        longest_us = max(command.delay_us, command.period_us)
+        if longest_us > MAX_WIDTH_US:
+            return f"a delay or period of {longest_us} us, allowed: at most {MAX_WIDTH_US} us"
         return ""
 
     def _hindrance(self, command: Command, at_ns: int) -> str:

@@ -174,6 +174,28 @@ class OutputContract:
         assert self.is_refused(armed, train) is not self.plugin.takes_trains
         assert not self.is_refused(armed, command(2, "laser", "off", 0))
 
+    @pytest.mark.parametrize(
+        "order",
+        [
+            command(1, "laser", "pulse", 1),
+            command(1, "laser", "pulse", 19),
+            command(1, "laser", "pulse", 20),
+            command(1, "laser", "train", 100, count=1),
+            command(1, "laser", "train", 100, count=1, delay_us=99),
+            command(1, "laser", "train", 100, count=1, delay_us=100),
+            command(1, "laser", "train", 100, count=1, delay_us=60_000_001),
+            command(1, "laser", "train", 481, count=2, period_us=500),
+            command(1, "laser", "train", 480, count=2, period_us=500),
+            command(1, "laser", "train", 100, count=2, period_us=499),
+            command(1, "laser", "train", 100, count=2, period_us=60_000_001),
+        ],
+        ids=lambda c: f"{c.action}-{c.width_us}-{c.delay_us}-{c.period_us}",
+    )
+    def test_what_it_never_takes_is_said_before_the_run(
+        self, armed: Output, order: Command
+    ) -> None:
+        assert self.is_refused(armed, order) is bool(self.plugin.misfit(order))
+
     def test_a_level_on_a_line_without_levels_is_refused(self, armed: Output) -> None:
         assert self.is_refused(armed, command(1, "laser", "on", 1000, level=0.5))
         assert not self.is_refused(armed, command(2, "laser", "on", 1000, level=1.0))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rtpose.config import load_rig
 from rtpose.errors import ConfigError
 from rtpose.messages import Command
+from rtpose_hardware.virtual import VirtualOutput
 
 GOOD = """
 [cameras.top]
@@ -348,6 +349,18 @@ OWN = "forecast = true\nprobability = 0.5"
             "triggers.zone.train",
             "osc outputs cannot time trains",
         ),
+        (
+            TRAIN,
+            "train = { count = 4, period_ms = 50, delay_ms = 0.05 }",
+            "triggers.zone.train",
+            "virtual outputs take no delay of 50 us, but 0 or 100 us or more",
+        ),
+        (
+            f"pulse_ms = 5\n{TRAIN}",
+            "pulse_ms = 0.01",
+            "triggers.zone.pulse_ms",
+            "virtual outputs cannot be high for 10 us, but for 20 us or more",
+        ),
         # doses
         (DOSE, "dose_ms = 0", "outputs.board.lines.laser.dose_ms", "greater than 0, got 0"),
         (
@@ -484,13 +497,17 @@ def test_a_train_that_the_settings_allow_can_be_sent(
     text = text.replace(DOSE, "").replace("refractory_ms = 20", "refractory_ms = 0.01")
     path = write(tmp_path_factory.mktemp("rig"), text)
     length_us = delay_us + (count - 1) * (width_us + low_us) + width_us
-    allowed = length_us <= 600_000_000 and width_us <= 100_000 and (count == 1 or low_us >= 10)
     try:
         rig = load_rig(path)
     except ConfigError:
-        assert not allowed
+        assert (
+            length_us > 600_000_000
+            or not 20 <= width_us <= 100_000
+            or 0 < delay_us < 100
+            or delay_us > 60_000_000
+            or (count > 1 and (low_us < 20 or width_us + low_us < 500))
+        )
         return
-    assert allowed
     zone = rig.triggers["zone"].common
     assert zone.train is not None and zone.pulse_ms is not None
     command = Command(
@@ -504,3 +521,4 @@ def test_a_train_that_the_settings_allow_can_be_sent(
         count=count,
     )
     assert command.length_us == length_us
+    assert not VirtualOutput.misfit(command)
