@@ -3,7 +3,7 @@
 The file is a row of records, all numbers little-endian:
 
 ====================  =============================================================================
-4 bytes               ``PLG1``
+4 bytes               ``PLG2``
 u32                   length of what follows
 i64                   when control took the pose, ns
 u64                   how many lines ``events.jsonl`` had by then
@@ -22,7 +22,7 @@ from rtpose.errors import MessageError
 from rtpose.messages import MAX_PAYLOAD_BYTES, Pose
 from rtpose.run_log import FileWriter
 
-_MARK: Final = b"PLG1"
+_MARK: Final = b"PLG2"
 _HEAD: Final = struct.Struct("<4sI")
 _FIXED: Final = struct.Struct("<qQH")
 _DECIDED: Final = struct.Struct("<q")
@@ -76,6 +76,8 @@ def read_poses(path: Path) -> Iterator[TakenPose]:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             mark, length = _HEAD.unpack(head)
             where = f"{path}: at byte {file.tell() - _HEAD.size}"
+            if mark != _MARK and mark[:3] == _MARK[:3]:
+                raise MessageError(f"{where}: a pose as another version of rtpose recorded it")
             if mark != _MARK or length > MAX_PAYLOAD_BYTES:
                 raise MessageError(f"{where}: no record of a pose")
             body = file.read(length)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -77,6 +78,9 @@ forecast = true
 sham = true
 output = "out.valve"
 """
+
+README = Path(__file__).parents[2] / "README.md"
+CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 REQUESTS: tuple[dict[str, Any], ...] = (
     {"action": "fire", "line": "out.valve", "width_ms": 2.0},
@@ -162,6 +166,16 @@ def rehearse(rig: Any, output: str) -> None:
         == json.loads((folder / "manifest.json").read_text())["counters"]["control"]["poses"]
     )
     assert {"fire", "withheld", "trial-ended", "line-off"} <= {event.kind for event in events}
+
+    (snippet,) = [code for code in CODE.findall(README.read_text()) if "read_run(" in code]
+    asked = subprocess.run(
+        [sys.executable, "-c", snippet.replace("runs/RUN", str(folder))],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.splitlines()[0].endswith(" px/s")
 
     text = (rig.folder / "rig.toml").read_text()
     other = rig.folder / "other.toml"

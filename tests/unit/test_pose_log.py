@@ -35,6 +35,7 @@ def taken_poses(draw: Any) -> TakenPose:
         draw(times_ns),
         draw(arrays(np.float32, (*shape, 3), elements=st.floats(width=32))),
         draw(arrays(np.uint8, shape, elements=st.integers(0, 1))),
+        draw(times_ns),
     )
     decided = draw(st.lists(st.tuples(st.text("abc-_0", max_size=64), times_ns), max_size=4))
     return TakenPose(pose, draw(times_ns), draw(st.integers(0, (1 << 64) - 1)), decided)
@@ -102,6 +103,13 @@ def test_what_is_no_log_of_poses_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "poses.bin"
     path.write_bytes(b"PK\x03\x04 and more")
     with pytest.raises(MessageError, match=r"poses\.bin: at byte 0: no record of a pose"):
+        images(path)
+
+
+def test_a_log_of_another_version_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "poses.bin"
+    path.write_bytes(b"PLG1\x04\x00\x00\x00abcd")
+    with pytest.raises(MessageError, match="another version of rtpose"):
         images(path)
 
 
