@@ -29,7 +29,7 @@ rate_hz = 100.0
 [model]
 path = "demo"
 [latency]
-budget_ms = 20.0
+budget_ms = 200.0
 max_pose_gap_ms = {max_pose_gap_ms}
 {latency}
 [stream]
@@ -186,30 +186,30 @@ def test_a_fresh_pose_fires_and_is_acknowledged_with_every_stamp(folder: Path) -
 def test_a_pose_older_than_the_budget_may_not_fire(folder: Path) -> None:
     bench = Bench(folder)
     bench.arm()
-    bench.pose(INSIDE, age_ms=21.0)
+    bench.pose(INSIDE, age_ms=210.0)
     log = bench.finish()
     assert "fire" not in kinds(log)
     (overrun,) = [m for m in log if isinstance(m, TriggerEvent) and m.kind == "overrun"]
     assert overrun.command is None
-    assert "budget_ms = 20" in overrun.detail
+    assert "budget_ms = 200" in overrun.detail
     assert bench.loop.counters["overruns"] == 1
 
 
 def test_with_policy_fire_a_late_pose_acts_and_the_event_says_so(folder: Path) -> None:
     bench = Bench(folder, latency='policy = "fire"')
     bench.arm()
-    bench.pose(INSIDE, age_ms=21.0)
+    bench.pose(INSIDE, age_ms=210.0)
     log = bench.finish()
     (fire,) = [m for m in log if isinstance(m, TriggerEvent) and m.kind == "fire"]
     assert fire.command is not None
-    assert fire.detail.startswith("OVERRUN: the pose is older than budget_ms = 20")
+    assert fire.detail.startswith("OVERRUN: the pose is older than budget_ms = 200")
     assert bench.loop.counters["overruns"] == 1
 
 
 def test_with_policy_disarm_so_many_overruns_in_a_row_disarm(folder: Path) -> None:
     bench = Bench(folder, latency='policy = "disarm"\ndisarm_after = 2', refractory_ms=0.0)
     bench.arm()
-    for age_ms in (21.0, 0.0, 21.0, 21.0):
+    for age_ms in (210.0, 0.0, 210.0, 210.0):
         bench.pose(OUTSIDE)
         bench.pose(INSIDE, age_ms=age_ms)
         end_ns = now_ns() + 5_000_000
@@ -271,8 +271,8 @@ def test_safe_when_missing_cuts_a_pulse(folder: Path) -> None:
 def test_a_level_may_be_given_by_a_later_pose_that_is_in_time(folder: Path) -> None:
     bench = Bench(folder, "inside")
     bench.arm()
-    bench.pose(INSIDE, age_ms=30.0)
-    bench.pose(INSIDE, age_ms=30.0)
+    bench.pose(INSIDE, age_ms=300.0)
+    bench.pose(INSIDE, age_ms=300.0)
     bench.pose(INSIDE)
     log = bench.finish()
     assert [k for k in kinds(log) if k in ("overrun", "fire")] == ["overrun", "fire"]
@@ -400,7 +400,7 @@ HINDRANCES: dict[str, tuple[dict[str, Any], Callable[[Bench], Any], str]] = {
     "stale": (
         {"newest_ms": 1000.0},
         lambda bench: None,
-        "no pose within budget_ms = 20 for 60000 ms",
+        "no pose within budget_ms = 200 for 60000 ms",
     ),
     "repeating": (
         {},
@@ -431,13 +431,18 @@ HINDRANCES: dict[str, tuple[dict[str, Any], Callable[[Bench], Any], str]] = {
 }
 
 
+def rounded(reason: str) -> str:
+    """Return a reason without the rate, which depends on when exactly the last poses came."""
+    return re.sub(r"delivers \d+ of", "delivers 25 of", reason)
+
+
 @pytest.mark.parametrize("name", HINDRANCES)
 def test_arming_is_refused_with_its_reason(folder: Path, name: str) -> None:
     options, hinder, reason = HINDRANCES[name]
     bench = Bench(folder)
     bench.make_ready(**options)
     hinder(bench)
-    assert bench.ask("arm") == [reason]
+    assert [rounded(said) for said in bench.ask("arm")] == [reason]
     assert bench.control.state == ("stopped" if name == "stopped" else "disarmed")
     bench.pose(OUTSIDE)
     bench.pose(INSIDE)
@@ -456,12 +461,11 @@ def test_arming_is_refused_with_every_reason_at_once(folder: Path) -> None:
     reasons = bench.ask("arm")
     status = bench.ask("status")
     bench.close()
-    # The output is asked last, when nothing else hinders; poses are stale for one reason; how slow
-    # the camera is depends on when the pose came at which the trigger failed.
+    # The output is asked last, when nothing else hinders; poses are stale for one reason.
     others = ("output", "repeating")
     expected = {reason for name, (_, _, reason) in HINDRANCES.items() if name not in others}
     assert status == reasons
-    assert {re.sub(r"delivers \d+ of", "delivers 25 of", reason) for reason in reasons} == expected
+    assert set(map(rounded, reasons)) == expected
 
 
 def test_what_is_put_right_no_longer_hinders(folder: Path) -> None:
