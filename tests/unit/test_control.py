@@ -147,8 +147,8 @@ class Bench:
 
     def let_go(self) -> None:
         self._line.close()
-        self._inbox.close()
         self.loop.finish()
+        self._inbox.close()
         self._pipe[0].close()
 
     def finish(self) -> list[TriggerEvent | Ack]:

@@ -169,8 +169,8 @@ class Bench:
         self._client.close()
         self._context.term()
         self._line.close()
-        self._inbox.close()
         self.loop.finish()
+        self._inbox.close()
         self._pipe[0].close()
         self.log.close()
 
