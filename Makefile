@@ -8,6 +8,9 @@ DEVELOPS := $(VENV)/.develops
 APT_PACKAGES := gcc libc6-dev gcc-avr avr-libc binutils-avr libsimavr-dev libelf-dev libgl1 libglib2.0-0 \
 	avrdude arduino-core-avr
 
+# Tests start some hundred processes, which need not compile rtpose each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test bench faults lint fix hardware clients clean help
 
 help: ## list the targets
@@ -30,11 +33,15 @@ hardware: ## build the firmware and its emulator, installing what they need wher
 demo: $(RUNS) hardware ## half a minute of closed loop, without any hardware
 	$(BIN)/rtpose demo --seconds 30
 
-# The examples are packages of their own, so each is tested as its author would.
+# The examples are packages of their own, so each is tested as its author would. What starts rigs,
+# boards and cameras has the machine to itself; the rest takes every core.
+BESIDE_OTHERS := tests/unit tests/contract $(wildcard tests/process/test_train*.py)
+
 test: $(DEVELOPS) hardware clients ## every test
 	$(BIN)/python -m pytest examples/custom_trigger
 	$(BIN)/python -m pytest examples/custom_output
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto $(BESIDE_OTHERS)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(BESIDE_OTHERS))
 
 # Without Node.js the tests of that client skip, saying so.
 clients:

@@ -28,10 +28,11 @@ def _children() -> set[int]:
 
 
 def _segments() -> set[str]:
-    """Return the rings of tests; one of a rig that runs beside them is not their business."""
+    """Return the rings of this process's tests; what runs beside it is not their business."""
     if not _SHARED_MEMORY.is_dir():
         return set()
-    return {entry.name for entry in _SHARED_MEMORY.glob("rtpose-t[eo]*")}
+    mine = (f"rtpose-test-{os.getpid()}-*", "rtpose-torture-*")
+    return {entry.name for pattern in mine for entry in _SHARED_MEMORY.glob(pattern)}
 
 
 @pytest.fixture(autouse=True)

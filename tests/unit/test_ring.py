@@ -1,5 +1,6 @@
 """FrameRing against a slow, obvious model of itself."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from multiprocessing.synchronize import Semaphore
@@ -22,7 +23,7 @@ class Pair:
     """A writer and a reader on a ring of their own."""
 
     def __init__(self, slots: int, shape: tuple[int, ...] = SHAPE) -> None:
-        self.name = f"rtpose-test-{secrets.token_hex(4)}"
+        self.name = f"rtpose-test-{os.getpid()}-{secrets.token_hex(4)}"
         self.wake: Semaphore = SPAWN.Semaphore(0)
         self.writer = RingWriter(self.name, shape, slots, {"reader": self.wake})
         self.reader = RingReader(RingAddress(self.name, self.wake))
