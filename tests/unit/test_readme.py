@@ -94,3 +94,21 @@ def test_a_design_is_taken_as_it_is_written(tmp_path: Path, lines: list[str]) ->
     path = tmp_path / "rig.toml"
     path.write_text(RIG.format(**written))
     load_rig(path).check_triggers(SKELETON)
+
+
+OUTPUTS = [(row[0][0], row[2]) for row in table("output: `type`") if row[0]]
+
+
+def test_every_output_has_its_row() -> None:
+    assert {kind for kind, _ in OUTPUTS} == set(available("outputs"))
+
+
+@pytest.mark.parametrize(("kind", "lines"), OUTPUTS)
+def test_an_output_is_taken_as_it_is_written(tmp_path: Path, kind: str, lines: list[str]) -> None:
+    (line,) = [text.split(" = ")[0].removeprefix("lines.") for text in lines if "lines." in text]
+    given = "\n".join(["[outputs.it]", f'type = "{kind}"', *lines])
+    path = tmp_path / "rig.toml"
+    trigger = f'type = "not"\nof = {INNER}\nwhen = "starts"\npulse_ms = 5'
+    rig = RIG.format(line="", trigger=trigger, experiment="")
+    path.write_text(rig.replace('"board.laser"', f'"it.{line}"') + given)
+    load_rig(path).check_triggers(SKELETON)
