@@ -44,6 +44,8 @@ from rtpose.zoo import find_model
 
 #: Longest silence of a process before it counts as hung. Far above any scheduling delay.
 _HUNG_NS: Final = 3_000_000_000
+#: After so long without a look at the others the supervisor itself was held up.
+_HELD_UP_NS: Final = _HUNG_NS // 2
 #: How often to look whether every process lives: a dead one must stop the outputs at once.
 _LOOK_S: Final = 0.01
 #: How long the last heartbeat of an ended process may be under way.
@@ -153,6 +155,7 @@ class Supervisor:
         self._stop_asked = threading.Event()
         self._estop_asked = threading.Event()
         self._estop_deadline_ns: int | None = None
+        self._looked_ns = now_ns()
         self._former_handlers: dict[int, Any] = {}
 
     def _make_folder(self) -> Path:
@@ -317,6 +320,7 @@ class Supervisor:
         end_ns = now_ns() + round(timeout_s * 1e9)
         while True:
             self._listen(min(timeout_s, _LOOK_S))
+            self._allow_for_own_delay()
             for child in self._children.values():
                 self._look_after(child)
             self._insist_on_emergency_stop()
@@ -329,6 +333,19 @@ class Supervisor:
             if isinstance(message, Heartbeat) and message.process in self._children:
                 self._note(self._children[message.process], message)
             message = self._inbox.receive(0.0)
+
+    def _allow_for_own_delay(self) -> None:
+        """Give everybody their time anew if this process was stopped or starved itself.
+
+        What they said meanwhile may not have reached the inbox yet.
+        """
+        now = now_ns()
+        if now - self._looked_ns > _HELD_UP_NS:
+            for child in self._children.values():
+                child.last_beat_ns = now
+            if self._estop_deadline_ns is not None:
+                self._estop_deadline_ns = now + _ESTOP_NS
+        self._looked_ns = now
 
     def _note(self, child: _Child, beat: Heartbeat) -> None:
         child.last_beat_ns = now_ns()

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import rtpose
+from rtpose.clock import now_ns
 from rtpose.config import load_rig
+from rtpose.loop import new_activity
 from rtpose.supervisor import Supervisor, _Child
 
 DEMO = Path(rtpose.__file__).parent / "demo" / "rig.toml"
@@ -23,6 +25,19 @@ class DeadProcess:
 
     def is_alive(self) -> bool:
         return False
+
+
+class SilentProcess:
+    """A process that lives and says nothing."""
+
+    pid = 1
+    killed = False
+
+    def is_alive(self) -> bool:
+        return not self.killed
+
+    def kill(self) -> None:
+        self.killed = True
 
 
 @pytest.fixture
@@ -48,5 +63,30 @@ def test_a_dead_process_seen_again_and_again_does_not_fill_the_line_to_a_hung_co
     assert supervisor.stopping
     assert control.recv() == "stop"
     assert not control.poll()
+    control.close()
+    line.close()
+
+
+def test_a_supervisor_that_was_held_up_does_not_call_the_others_hung(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time_ms = now_ns() // 1_000_000
+    monkeypatch.setattr("rtpose.supervisor.now_ns", lambda: time_ms * 1_000_000)
+    control, line = multiprocessing.Pipe()
+    silent: Any = SilentProcess()
+    child = _Child("capture", silent, line, new_activity(), time_ms * 1_000_000, ready=True)
+    supervisor._children["capture"] = child
+
+    time_ms += 60_000  # stopped, or starved
+    supervisor.step(0.0)
+    assert not silent.killed
+    for _ in range(30):
+        time_ms += 100
+        supervisor.step(0.0)
+        assert not silent.killed
+    time_ms += 100
+    supervisor.step(0.0)
+    assert silent.killed, "this silence is its own"
+    assert supervisor.problems == ["capture hung (no heartbeat for 3 s)"]
     control.close()
     line.close()
