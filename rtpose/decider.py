@@ -1,7 +1,7 @@
 """Every pose to every trigger, and what they decide to the lines, where it is allowed."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from rtpose.actuators import Actuator
 from rtpose.compensation import LatencyCompensation
@@ -17,6 +17,8 @@ from rtpose.trigger_runner import TriggerRunner
 
 # Looked up once: members of an enumeration cost a call each time.
 _NOTHING, _LOW = Decision.NOTHING, Decision.LOW
+#: The counter of each kind of event that says why nothing was done.
+_COUNTED_AS: Final = {"refused": "refusals", "overrun": "overruns", "withheld": "withheld"}
 
 
 class Decider:
@@ -179,6 +181,8 @@ class Decider:
             return "overrun", late
         if not rises:
             return None
+        if not self._experiment.in_trial and runner.entry.common.yoked_to is None:
+            return "withheld", "between trials"
         if decision is Decision.HIGH:
             limit = runner.line.level_refusal(moment.decide_ns)
         else:
@@ -195,8 +199,15 @@ class Decider:
     ) -> None:
         # A level is asked for with every pose: say once why it is not given.
         if decision is Decision.FIRE or runner.complaint != detail:
-            self._counters["overruns" if kind == "overrun" else "refusals"] += 1
-            self._record.tell(kind, moment.decide_ns, moment, trigger=runner.name, detail=detail)
+            self._counters[_COUNTED_AS[kind]] += 1
+            self._record.tell(
+                kind,
+                moment.decide_ns,
+                moment,
+                trigger=runner.name,
+                withheld="between-trials" if kind == "withheld" else None,
+                detail=detail,
+            )
         runner.complaint = detail if decision is Decision.HIGH else ""
         self.overruns_in_a_row += kind == "overrun"
 

@@ -144,14 +144,12 @@ class Experiment:
     # ------------------------------------------------------------------------- what may act
 
     def withheld(self, entry: TriggerEntry) -> tuple[Withheld | None, float | None]:
-        """Say whether a decision of a trigger must not act, and why; and what was drawn for it."""
+        """Say whether a decision in a trial must not act, and why; and what was drawn for it."""
         common = entry.common
         if common.yoked_to is not None:
             return "yoked", None
         if self._table.baseline:
             return "baseline", None
-        if not self.in_trial:
-            return "between-trials", None
         if self._catch:
             return "catch", None
         if common.sham:

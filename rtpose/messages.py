@@ -310,7 +310,8 @@ class TriggerEvent(Message):
     Attributes
     ----------
     command, command_ns : Command or None, int or None
-        What was sent, and when it was handed over; with `withheld`, what would have been sent.
+        What was sent, and when it was handed over; with `withheld`, what would have been sent, but
+        for ``between-trials``, where nothing would.
     withheld : str or None
         Why the experiment's design let nothing be sent.
     draw : float or None

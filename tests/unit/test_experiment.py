@@ -59,7 +59,6 @@ DESIGNS = {
     "baseline": ("baseline = true", ""),
     "catch": ("catch_probability = 1.0", ""),
     "probability": ("seed = 1", "probability = 1e-12"),
-    "between-trials": ("", ""),
 }
 
 
@@ -78,8 +77,6 @@ def test_nothing_is_sent_but_limits_and_counts_are_as_if_it_had_been(
 ) -> None:
     (tmp_path / "sent").mkdir()
     it, sent = bench(tmp_path, *DESIGNS[why]), bench(tmp_path / "sent")
-    if why == "between-trials":
-        it.engine.end_trial(it.now)
     assert visits(it) == visits(sent)
     assert it.out.sent == []
     assert len(it.told("withheld")) == len(sent.told("fire")) == len(sent.out.sent) == 3
@@ -295,12 +292,45 @@ def test_between_trials_nothing_is_sent_and_levels_are_let_go_at_both_ends(tmp_p
     assert outcomes(it) == [
         ("fire", None, 1),
         ("line-off", None, 1),
-        ("withheld", "between-trials", 1),
-        ("line-off", "between-trials", 1),
+        ("withheld", "between-trials", 1),  # once, though it asks with every pose
         ("fire", None, 2),
     ]
     spans = [((a - start) / MS, (b - start) / MS) for a, b in it.out.highs("lamp")]
     assert spans == [(0, 1000), (2000, 2500)]
+    it.check()
+
+
+def test_what_is_decided_between_trials_uses_nothing_up(tmp_path: Path) -> None:
+    """Neither the trigger's own limits nor the line's, and no dose."""
+    enters = """
+[triggers.enters]
+type = "region"
+keypoint = "tail"
+circle = { x_px = 100, y_px = 100, radius_px = 20 }
+when = "enter"
+pulse_ms = 10.0
+refractory_ms = 1000.0
+max_fires = 1
+output = "out.valve"
+[outputs.out.lines.valve]
+pin = 2
+max_on_ms = 10.0
+refractory_ms = 1000.0
+dose_ms = 10.0
+"""
+    it = bench(tmp_path, more=enters)
+    inside, outside = (100.0, 100.0), (0.0, 0.0)
+    it.engine.end_trial(it.now)
+    for place in (outside, inside, outside, inside, outside):
+        it.wait(10)
+        it.pose(NOTHING, place)
+    assert it.engine.start_trial(it.now) == []
+    it.wait(10)
+    it.pose(NOTHING, inside)
+    told = [(e.kind, e.withheld) for e in it.events if e.trigger == "enters"]
+    assert told == [("withheld", "between-trials")] * 2 + [("fire", None)]
+    assert [c.line for _, c in it.out.sent] == ["valve"]
+    assert (it.counters["withheld"], it.counters["fires"], it.counters["refusals"]) == (2, 1, 0)
     it.check()
 
 
