@@ -68,24 +68,29 @@ class WireEntry(NamedTuple):
     data: bytes
 
 
+def _whole_lines(path: Path) -> list[str]:
+    """Return the lines of a log that is still being written, but for one that is not whole yet."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
 def read_edges(path: Path) -> list[Edge]:
-    return [Edge(*map(int, text.split())) for text in path.read_text().splitlines()]
+    return [Edge(*map(int, text.split())) for text in _whole_lines(path)]
 
 
 def read_wire(path: Path) -> list[WireEntry]:
     entries = []
-    for text in path.read_text().splitlines():
+    for text in _whole_lines(path):
         at_ns, cycle, what, *data = text.split()
         entries.append(WireEntry(int(at_ns), int(cycle), what, bytes.fromhex("".join(data))))
     return entries
 
 
 def read_levels(path: Path) -> list[Level]:
-    return [Level(*map(int, text.split())) for text in path.read_text().splitlines()]
+    return [Level(*map(int, text.split())) for text in _whole_lines(path)]
 
 
 def read_changes(path: Path) -> list[Change]:
-    entries = (text.split() for text in path.read_text().splitlines())
+    entries = (text.split() for text in _whole_lines(path))
     return [Change(int(ns), int(cycle), pin, int(level)) for ns, cycle, pin, level in entries]
 
 

@@ -97,6 +97,10 @@ void serve_timeline(void)
 ISR(TIMER1_COMPA_vect)
 {
     serve_timeline();
+    if (changes_yielded) { /* a change since then has left its flag */
+        changes_yielded = false;
+        PCICR = _BV(PCIE1);
+    }
 }
 
 ISR(TIMER1_OVF_vect)

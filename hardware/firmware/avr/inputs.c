@@ -29,6 +29,7 @@ struct ring {
 };
 
 uint8_t stop_mask, stop_well, seen, watched;
+bool changes_yielded;
 
 static struct ring captures, changes;
 static uint8_t capture_mode; /* one of INPUT_* */
@@ -69,11 +70,16 @@ void note_changes(uint8_t changed)
     put(&changes, reading, seen);
 }
 
-/* The serial port's interrupt has to wait while these follow each other closely. */
+/* The serial port's interrupt has to wait while these follow each other closely. The edges of the
+ * lines do not: this interrupt would come before theirs again and again. */
 ISR(PCINT1_vect)
 {
     changes_poll();
     uart_poll();
+    if (TIFR1 & _BV(OCF1A)) {
+        PCICR = 0;
+        changes_yielded = true;
+    }
 }
 
 /* For both edges the unit is turned round each time. If the pin has changed back by then, that edge

@@ -52,6 +52,8 @@ void uart_poll(void);
 /* Note that watched pins of port C have changed; interrupts off. */
 void note_changes(uint8_t changed);
 
+extern bool changes_yielded; /* their interrupt was switched off to let edges be made */
+
 extern uint8_t seen, watched; /* levels of port C as last noted; its pins that are looked at */
 
 extern uint8_t stop_mask, stop_well; /* of port D: the pin, and its level when all is well */
