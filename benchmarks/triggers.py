@@ -11,7 +11,8 @@ is a new `Pose` as control unpacks it. What takes turns, a hundred poses each:
   write its logs. It is not armed, so that every decision is refused, and told.
 
 First as fast as they can, then ``paced``: 100 poses a second, as from a camera, between which code
-and data leave the caches. Then each trigger alone, which unpacks its poses for itself.
+and data leave the caches. Then, paced too, the first few kinds, and one kind many times: what cold
+code costs. Then each trigger alone, which unpacks its poses for itself.
 """
 
 import gc
@@ -40,6 +41,7 @@ from rtpose.skeleton import Skeleton
 
 _POSES: Final = 5000
 _PACED: Final = 500
+_PACED_FEW: Final = 200
 _WARM_UP: Final = 100
 _IN_TURN: Final = 100
 _RATE_HZ: Final = 100.0
@@ -299,6 +301,26 @@ def compare(count: int, pace: RateKeeper | None = None) -> dict[str, NDArray[np.
     return {name: values[_WARM_UP:] for name, values in times.items()}
 
 
+def paced_few() -> dict[str, NDArray[np.int64]]:
+    """Return the times of a pose at `_RATE_HZ` for some of the triggers, in nanoseconds."""
+    kinds = list(TRIGGERS.values())
+    chosen = {f"first {count} kinds": kinds[:count] for count in (1, 2, 5, 10)}
+    chosen["one kind 20 times"] = kinds[:1] * 20
+    return {name: _paced([build(one) for one in some]) for name, some in chosen.items()}
+
+
+def _paced(triggers: list[Trigger]) -> NDArray[np.int64]:
+    walk, pace = poses(_PACED_FEW + _WARM_UP), RateKeeper(_RATE_HZ)
+    times = np.empty(len(walk), np.int64)
+    for number, pose in enumerate(walk):
+        pace.wait()
+        start_ns = now_ns()
+        for trigger in triggers:
+            trigger.update(pose)
+        times[number] = now_ns() - start_ns
+    return times[_WARM_UP:]
+
+
 def alone(settings: dict[str, Any]) -> NDArray[np.int64]:
     """Return the times of one trigger, in nanoseconds."""
     trigger, walk = build(settings), poses(_POSES // 5 + _WARM_UP)
@@ -318,6 +340,7 @@ def run() -> dict[str, Any]:
     gc.disable()  # as in control
     try:
         at_once, paced = compare(_POSES), compare(_PACED, RateKeeper(_RATE_HZ))
+        few = {name: summary_us(values) for name, values in paced_few().items()}
         times = {name: summary_us(alone(settings)) for name, settings in TRIGGERS.items()}
     finally:
         gc.enable()
@@ -329,6 +352,7 @@ def run() -> dict[str, Any]:
         "target_us": _TARGET_US,
         "at_once_us": {name: summary_us(values) for name, values in at_once.items()},
         "paced_us": {name: summary_us(values) for name, values in paced.items()},
+        "paced_few_us": few,
         "alone_us": times,
     }
 
@@ -337,6 +361,7 @@ def show(result: dict[str, Any]) -> None:
     rows = {
         **result["at_once_us"],
         **{f"{name}, paced": row for name, row in result["paced_us"].items()},
+        **{f"{name}, paced": row for name, row in result["paced_few_us"].items()},
         **result["alone_us"],
     }
     table(f"one pose, {result['triggers']} triggers, us", rows, list(PERCENTILES))
